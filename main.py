@@ -1,0 +1,28 @@
+"""torch_zoo: `python main.py KEY=VALUE ...` runs the job of configs/extract.yaml; `--config-name` picks another."""
+
+import sys
+
+import hydra
+from hydra.errors import InstantiationException
+from hydra.utils import call
+from omegaconf import DictConfig
+
+from utils.command_line import CONFIGS, prepare
+from utils.errors import UserError, user_error_in
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="extract")
+def main(config: DictConfig) -> None:
+    try:
+        status = call(config.job, _convert_="all")
+    except (UserError, InstantiationException) as error:
+        sys.exit(f"error: {user_error_in(error)}")
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    try:
+        sys.argv[1:] = prepare(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    main()

@@ -1,0 +1,49 @@
+"""The text tower of CLIP: a causal transformer read at the end token.
+
+Paper: Radford et al. 2021, section 2.4. Original code: openai/CLIP, `clip/model.py`; same parameter names.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from models.clip.layers import LayerNorm, Transformer
+
+
+class TextTransformer(nn.Module):
+    """Token ids (b, context_length) -> (b, embed_dim)."""
+
+    def __init__(
+        self,
+        *,
+        context_length: int = 77,
+        vocab_size: int = 49408,
+        width: int = 512,
+        layers: int = 12,
+        heads: int = 8,
+        embed_dim: int = 512,
+        activation: str = "quick_gelu",
+    ) -> None:
+        super().__init__()
+        self.context_length, self.vocab_size, self.output_dim = context_length, vocab_size, embed_dim
+        self.token_embedding = nn.Embedding(vocab_size, width)
+        self.positional_embedding = nn.Parameter(torch.empty(context_length, width))
+        self.transformer = Transformer(width, layers, heads, causal=True, activation=activation)
+        self.ln_final = LayerNorm(width)
+        self.text_projection = nn.Parameter(torch.empty(width, embed_dim))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.text_projection.dtype
+
+    def forward(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b e"]:
+        x = self.token_embedding(tokens).to(self.dtype) + self.positional_embedding.to(self.dtype)  # (b, t, c)
+        x = self.ln_final(self.transformer(x))
+        end = tokens.argmax(dim=-1)  # the end token has the largest id
+        return x[torch.arange(len(x), device=x.device), end] @ self.text_projection
+
+    def initialize(self) -> None:
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.positional_embedding, std=0.01)
+        nn.init.normal_(self.text_projection, std=self.transformer.width**-0.5)
+        self.transformer.initialize()

@@ -1,0 +1,166 @@
+"""The two image towers of CLIP: a vision transformer and a modified ResNet.
+
+Both are read as trunk -> head: `trunk` gives the grid (patches or map), `head` one vector an image.
+Paper: Radford et al. 2021, section 2.4. Original code: openai/CLIP, `clip/model.py`; same parameter names.
+"""
+
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from models.clip.layers import LayerNorm, Transformer
+
+
+class VisionTransformer(nn.Module):
+    """Patches + class token -> blocks -> class token -> embedding. Input (b, 3, n, n) with n = `resolution`."""
+
+    def __init__(
+        self,
+        *,
+        resolution: int,
+        patch_size: int,
+        width: int,
+        layers: int,
+        heads: int,
+        embed_dim: int,
+        activation: str = "quick_gelu",
+    ) -> None:
+        super().__init__()
+        self.input_resolution, self.patch_size, self.output_dim = resolution, patch_size, embed_dim
+        self.conv1 = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
+        scale = width**-0.5
+        self.class_embedding = nn.Parameter(scale * torch.randn(width))
+        self.positional_embedding = nn.Parameter(scale * torch.randn((resolution // patch_size) ** 2 + 1, width))
+        self.ln_pre = LayerNorm(width)
+        self.transformer = Transformer(width, layers, heads, activation=activation)
+        self.ln_post = LayerNorm(width)
+        self.proj = nn.Parameter(scale * torch.randn(width, embed_dim))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.conv1.weight.dtype
+
+    def trunk(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b t c"]:
+        """All tokens after the last block, class token first: before `ln_post` and not projected."""
+        x = self.conv1(x).flatten(2).transpose(1, 2)  # (b, n, c), row-major
+        class_token = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        x = torch.cat([class_token, x], dim=1) + self.positional_embedding.to(x.dtype)
+        return self.transformer(self.ln_pre(x))
+
+    def head(self, tokens: Float[Tensor, "b t c"]) -> Float[Tensor, "b e"]:
+        return self.ln_post(tokens[:, 0]) @ self.proj
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
+        return self.head(self.trunk(x))
+
+    def initialize(self) -> None:
+        """The original keeps PyTorch's defaults for this tower."""
+
+
+class Bottleneck(nn.Module):
+    """ResNet bottleneck whose stride is an average pool before conv3 and before the shortcut's 1x1 convolution."""
+
+    expansion = 4
+
+    def __init__(self, in_width: int, width: int, stride: int = 1) -> None:
+        super().__init__()
+        out_width = width * self.expansion
+        self.conv1 = nn.Conv2d(in_width, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.avgpool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
+        self.conv3 = nn.Conv2d(width, out_width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_width)
+        self.downsample: nn.Module = nn.Identity()
+        if stride > 1 or in_width != out_width:
+            shortcut = {
+                "-1": nn.AvgPool2d(stride),
+                "0": nn.Conv2d(in_width, out_width, 1, bias=False),
+                "1": nn.BatchNorm2d(out_width),
+            }
+            self.downsample = nn.Sequential(OrderedDict(shortcut))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = F.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(self.avgpool(out)))
+        return F.relu(out + self.downsample(x))
+
+
+class AttentionPool(nn.Module):
+    """One attention step whose query is the mean of the map: (b, c, h, w) -> (b, e)."""
+
+    def __init__(self, *, grid: int, width: int, heads: int, embed_dim: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.positional_embedding = nn.Parameter(torch.randn(grid**2 + 1, width) / width**0.5)
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.c_proj = nn.Linear(width, embed_dim)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b e"]:
+        x = x.flatten(2).transpose(1, 2)  # (b, n, c)
+        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.positional_embedding.to(x.dtype)
+        q, k, v = (self._split(p) for p in (self.q_proj(x[:, :1]), self.k_proj(x), self.v_proj(x)))
+        x = F.scaled_dot_product_attention(q, k, v)  # (b, heads, 1, d)
+        return self.c_proj(x.flatten(1))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (b, t, c) -> (b, heads, t, d)
+
+
+class ModifiedResNet(nn.Module):
+    """ResNet with a three-convolution stem, anti-aliased strides and an attention pool. Input (b, 3, n, n)."""
+
+    def __init__(
+        self, *, resolution: int, layers: tuple[int, int, int, int], width: int, heads: int, embed_dim: int
+    ) -> None:
+        super().__init__()
+        self.input_resolution, self.output_dim = resolution, embed_dim
+        self.conv1 = nn.Conv2d(3, width // 2, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width // 2)
+        self.conv2 = nn.Conv2d(width // 2, width // 2, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width // 2)
+        self.conv3 = nn.Conv2d(width // 2, width, 3, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width)
+        self.avgpool = nn.AvgPool2d(2)
+        self.layer1 = _stage(width, width, layers[0])
+        self.layer2 = _stage(width * 4, width * 2, layers[1], stride=2)
+        self.layer3 = _stage(width * 8, width * 4, layers[2], stride=2)
+        self.layer4 = _stage(width * 16, width * 8, layers[3], stride=2)
+        self.attnpool = AttentionPool(grid=resolution // 32, width=width * 32, heads=heads, embed_dim=embed_dim)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.conv1.weight.dtype
+
+    def trunk(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c i j"]:
+        """The map after `layer4`, 1/32 of the input's size: what the attention pool gets."""
+        for conv, bn in ((self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)):
+            x = F.relu(bn(conv(x)))
+        return self.layer4(self.layer3(self.layer2(self.layer1(self.avgpool(x)))))
+
+    def head(self, grid: Float[Tensor, "b c i j"]) -> Float[Tensor, "b e"]:
+        return self.attnpool(grid)
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
+        return self.head(self.trunk(x))
+
+    def initialize(self) -> None:
+        """The original's: attention pool by its width; every block starts as the identity (bn3 gain 0)."""
+        std = self.attnpool.c_proj.in_features**-0.5
+        for proj in (self.attnpool.q_proj, self.attnpool.k_proj, self.attnpool.v_proj, self.attnpool.c_proj):
+            nn.init.normal_(proj.weight, std=std)
+        for module in self.modules():
+            if isinstance(module, Bottleneck):
+                nn.init.zeros_(module.bn3.weight)
+
+
+def _stage(in_width: int, width: int, blocks: int, stride: int = 1) -> nn.Sequential:
+    first = Bottleneck(in_width, width, stride)
+    return nn.Sequential(first, *(Bottleneck(width * Bottleneck.expansion, width) for _ in range(blocks - 1)))

@@ -1,0 +1,207 @@
+import gc
+import threading
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from index_clips import index_of, make_clip
+
+from utils.errors import MediaError
+from utils.media.clock import Clock, PtsOrDts, nearest
+from utils.media.rgb import turn_filters
+from utils.media.video import open_video, scan
+
+MPEG4 = {"codec": "mpeg4", "options": {"qmin": "1", "qmax": "1"}}
+VFR = [*range(10), *range(10, 40, 3)]
+CLIPS = {
+    "cfr.mp4": {},
+    "b_frames.mp4": {"options": {"bf": "3", "x264-params": "b-pyramid=normal"}},
+    "vfr.mp4": {"ticks": VFR, "time_base": Fraction(1, 30)},
+    "start.mkv": {"ticks": range(5000, 5800, 40), "time_base": Fraction(1, 1000)},
+    "stream.ts": {},
+    "mpeg4.avi": MPEG4,
+    "vp8.webm": {"codec": "libvpx"},
+    "odd.webm": {"codec": "libvpx-vp9", "size": (63, 47)},
+    "odd_444.mp4": {"size": (65, 47), "pixel_format": "yuv444p"},
+    "one.mp4": {"num_frames": 1},
+    "12:30.mp4": {},
+    "-dash.mp4": {},
+    "no_extension": {},
+}
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_every_frame_at_its_time(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    kwargs = CLIPS[name]
+    if name == "no_extension":
+        make_clip(tmp_path / "x.mp4").rename(tmp_path / name)
+    else:
+        make_clip(tmp_path / name, **kwargs)
+    num_frames = kwargs.get("num_frames", 20)
+    base = kwargs.get("time_base", Fraction(1, 25))
+    ticks = kwargs.get("ticks", range(20))
+    with open_video(name) as video:
+        frames = list(video.frames())
+        assert [index_of(frame.to_rgb()) for frame in frames] == list(range(num_frames))
+        expected = [(tick - ticks[0]) * base for tick in ticks][:num_frames]
+        assert [float(frame.seconds) for frame in frames] == pytest.approx([float(t) for t in expected], abs=1e-3)
+        assert [float(frame.clock_seconds) for frame in frames] == pytest.approx([float(t) for t in expected], abs=1e-3)
+        size = kwargs.get("size", (64, 48))
+        assert (video.info.width_px, video.info.height_px) == size
+        assert all(frame.to_rgb().shape == (size[1], size[0], 3) for frame in frames)
+        assert video.warnings == video.damage == []
+        assert video.extent().num_frames == num_frames
+        if "ticks" not in kwargs:
+            assert video.info.fps == 25
+            assert video.extent().duration_seconds == pytest.approx(num_frames / 25, abs=2e-3)
+
+
+@pytest.mark.parametrize("mirrored", [{}, {"hflip": True}])
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_turned_as_displayed(tmp_path, degrees, mirrored):
+    turned = {"degrees": degrees, **mirrored}
+    make_clip(tmp_path / "turned.mp4", 1, left_bright=True, turned=turned)
+    make_clip(tmp_path / "plain.mp4", 1, left_bright=True)
+    with open_video(tmp_path / "plain.mp4") as video:
+        plain = next(video.frames()).to_rgb()
+    with open_video(tmp_path / "turned.mp4") as video:
+        rgb = next(video.frames()).to_rgb()
+        assert (video.info.height_px, video.info.width_px, 3) == rgb.shape
+    expected = np.rot90(plain, k=degrees // 90)
+    np.testing.assert_array_equal(rgb, expected[:, ::-1] if mirrored else expected)
+
+
+def test_turns_as_the_ffmpeg_program():
+    one = 1 << 16
+    turns = {  # (a, b, c, d) of the display matrix
+        (1, 0, 0, 1): (),
+        (0, 1, -1, 0): (("transpose", "dir=clock"),),
+        (0, -1, 1, 0): (("transpose", "dir=cclock"),),
+        (0, 1, 1, 0): (("transpose", "dir=cclock_flip"),),
+        (0, -1, -1, 0): (("transpose", "dir=clock_flip"),),
+        (-1, 0, 0, -1): (("hflip", ""), ("vflip", "")),
+        (1, 0, 0, -1): (("vflip", ""),),
+    }
+    for (a, b, c, d), filters in turns.items():
+        assert turn_filters((a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)) == filters
+    assert turn_filters((46341, 46341, 0, -46341, 46341, 0, 0, 0, 1 << 30)) == ()  # 45 degrees
+
+
+def test_decoder_threads_change_nothing(tmp_path):
+    path = make_clip(tmp_path / "clip.mp4", 60, options={"bf": "2"}, left_bright=True)
+    pixels = []
+    for threads in (1, 4):
+        with open_video(path, threads=threads) as video:
+            pixels.append(np.stack([frame.to_rgb() for frame in video.frames()]))
+    np.testing.assert_array_equal(*pixels)
+
+
+def test_rgb_is_made_once(clip):
+    with open_video(clip) as video:
+        frame = next(video.frames())
+        assert frame.to_rgb() is frame.to_rgb()
+
+
+def test_frames_outlive_the_reader_and_convert_on_other_threads(clip):
+    with open_video(clip) as video:
+        frames = list(video.frames())
+    found: dict[int, int] = {}
+    threads = [threading.Thread(target=lambda f=f: found.update({f.index: index_of(f.to_rgb())})) for f in frames]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {i: i for i in range(20)}
+
+
+def test_pictures_are_let_go_without_the_garbage_collector(tmp_path):
+    path = make_clip(tmp_path / "clip.mp4", 60, turned={"degrees": 90})
+    gc.collect()
+    gc.disable()
+    try:
+        with open_video(path) as video:
+            for frame in video.frames():
+                frame.to_rgb()
+            alive = sum(isinstance(each, av.VideoFrame) for each in gc.get_objects())
+    finally:
+        gc.enable()
+    assert alive < 10  # of 60: the first, which is looked at for how the video is turned, and what is at hand
+
+
+def test_one_pass(clip):
+    with open_video(clip) as video:
+        frames = video.frames()
+        next(frames)
+        frames.close()
+        with pytest.raises(RuntimeError, match="once"):
+            next(video.frames())
+
+
+def test_cut_short(tmp_path):
+    whole = make_clip(tmp_path / "whole.mp4", 100, left_bright=True)  # pictures that take some bytes
+    fast = tmp_path / "fast.mp4"
+    with av.open(str(whole)) as source, av.open(str(fast), "w", options={"movflags": "faststart"}) as to:
+        stream = to.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                to.mux(packet)
+    data = fast.read_bytes()
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(data[: int(len(data) * 0.8)])
+    with open_video(cut) as video, pytest.raises(MediaError, match=r"cut.mp4: damaged at .* on_error=partial"):
+        list(video.frames())
+    with open_video(cut, on_damage="keep") as video:
+        num_frames = len(list(video.frames()))
+        assert 0 < num_frames < 100
+        assert video.damage
+        assert "cut short" in video.warnings[-1]
+
+
+@pytest.mark.parametrize("content", [b"", b"hello\n" * 50, bytes(range(256)) * 20])
+def test_no_video(tmp_path, content):
+    path = tmp_path / "x.mp4"
+    path.write_bytes(content)
+    with pytest.raises(MediaError, match=r"x\.mp4: cannot be opened") as caught:
+        open_video(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_text_is_not_drawn(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("folder/some video.mp4\n" * 200)
+    with pytest.raises(MediaError, match="file_with_video_paths"):
+        open_video(path)
+
+
+def test_folder_and_missing(tmp_path):
+    with pytest.raises(MediaError, match="found a folder"):
+        open_video(tmp_path)
+    with pytest.raises(MediaError, match="no such file"):
+        scan(tmp_path / "gone.mp4")
+
+
+def test_clock_joins_stamps_that_start_anew():
+    clock = Clock(Fraction(1, 10), start_seconds=Fraction(1))
+    stamps = [clock.stamp(pts, 1) for pts in (10, 11, 12, 10, 11)]
+    assert [stamp.seconds * 10 for stamp in stamps] == [0, 1, 2, 0, 1]
+    assert [stamp.clock_seconds * 10 for stamp in stamps] == [0, 1, 2, 3, 4]
+    assert clock.restarts == [Fraction(3, 10)]
+
+
+def test_clock_holds_jitter_and_counts_on_without_stamps():
+    clock = Clock(Fraction(1, 100))
+    assert [clock.stamp(pts, 4).clock_seconds * 100 for pts in (0, 8, 4, 12)] == [0, 8, 8, 12]
+    bare = Clock(Fraction(1, 1_200_000))
+    assert [bare.stamp(None, 100_000).seconds for _ in range(3)] == [Fraction(83_333 * i, 10**6) for i in range(3)]
+
+
+def test_pts_are_believed_until_they_fail_more_often_than_dts():
+    stamps = PtsOrDts()
+    assert [stamps.best(*pair) for pair in [(0, 0), (None, 1), (2, 2), (9, 3), (4, 4), (10, 5)]] == [0, 1, 2, 9, 4, 5]
+
+
+def test_halves_go_away_from_zero():
+    assert [nearest(Fraction(x, 2)) for x in (-3, -1, 0, 1, 3, 4)] == [-2, -1, 0, 1, 2, 2]

@@ -1,0 +1,44 @@
+"""Errors that are the user's to mend: shown as one line, without a traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(RuntimeError):
+    """A wrong argument, a missing file, an unusable checkpoint: `main.py` prints the message and stops.
+
+    The message names the key or file, what was expected, what was found and what to do.
+    """
+
+
+class MediaError(UserError):
+    """One input file cannot be used; the run goes on with the others and lists it (`on_error=skip`)."""
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """ "did you mean batch_size? " or nothing, where no known word is near."""
+    near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]}? " if near else ""
+
+
+def check_option(key: str, given: object, options: Iterable[str]) -> None:
+    """UserError unless `given` is one of `options`."""
+    options = list(options)
+    if given not in options:
+        raise UserError(f"{key}={given}: {did_you_mean(str(given), options)}Expected one of {', '.join(options)}")
+
+
+def check_count(key: str, given: object) -> None:
+    """UserError unless `given` is a whole number, 1 or more."""
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+        raise UserError(f"{key}={given}: expected a whole number, 1 or more")
+
+
+def user_error_in(error: BaseException) -> UserError:
+    """The user's mistake inside what Hydra wrapped around it; raises `error` itself if there is none."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UserError):
+        cause = cause.__cause__
+    if cause is None:
+        raise error
+    return cause

@@ -1,0 +1,105 @@
+"""One bar over all files and frames, that also tells which side is waiting for the other."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from utils.batching import Failure, ReadEvent, Start
+from utils.types import Item
+
+
+class Progress:
+    """Frames encoded, with rate, estimated end, files done and the limit: decoding or encoding.
+
+    The number of frames is estimated from the headers of the files opened so far; a rate is over the whole run.
+    """
+
+    def __init__(self, num_items: int) -> None:
+        self._num_items = num_items
+        self._num_finished = 0
+        self._expected: dict[Item, int] = {}
+        self._decode_wait_seconds = 0.0
+        self._encode_seconds = 0.0
+        self._started_seconds = time.monotonic()
+        self.num_frames = 0
+        self._bar = tqdm(total=None, unit=" frames", desc=f"0/{num_items} files", dynamic_ncols=True, smoothing=0.1)
+
+    def timed_events(self, events: Iterator[tuple[Item, ReadEvent]]) -> Iterator[tuple[Item, ReadEvent]]:
+        """Passes events on, counting the time spent waiting for them."""
+        while True:
+            start = time.perf_counter()
+            pair = next(events, None)
+            self._decode_wait_seconds += time.perf_counter() - start
+            if pair is None:
+                return
+            item, event = pair
+            if isinstance(event, Start) and event.expected_rows:
+                self._expected[item] = event.expected_rows
+            elif isinstance(event, Failure):
+                self._expected.pop(item, None)
+            yield pair
+
+    def timed_encode(self, encode: Callable[[Sequence[Any]], np.ndarray]) -> Callable[[Sequence[Any]], np.ndarray]:
+        """The same function, counting its time and frames."""
+
+        def timed(pixels: Sequence[Any]) -> np.ndarray:
+            start = time.perf_counter()
+            features = encode(pixels)
+            self._encode_seconds += time.perf_counter() - start
+            self.num_frames += len(pixels)
+            self._show(len(pixels))
+            return features
+
+        return timed
+
+    def finish_item(self, item: Item, rows: int) -> None:
+        self._num_finished += 1
+        if rows:
+            self._expected[item] = rows
+        self._show(0)
+
+    @property
+    def limit(self) -> str:
+        """Which side kept the other waiting: "decoding" or "encoding", with its share of the time."""
+        busy = self._decode_wait_seconds + self._encode_seconds
+        if not busy:
+            return ""
+        share = self._decode_wait_seconds / busy
+        return f"waits for decoding {share:.0%}" if share > 0.5 else f"waits for encoding {1 - share:.0%}"
+
+    @property
+    def rate(self) -> float:
+        """Frames per second since the start, model loading excluded."""
+        return self.num_frames / max(time.monotonic() - self._started_seconds, 1e-9)
+
+    def _show(self, num_new: int) -> None:
+        if self._expected:
+            mean = sum(self._expected.values()) / len(self._expected)
+            estimate = sum(self._expected.values()) + mean * (self._num_items - len(self._expected))
+            self._bar.total = max(round(estimate), self.num_frames)
+        self._bar.set_description(f"{self._num_finished}/{self._num_items} files", refresh=False)
+        self._bar.set_postfix_str(self.limit, refresh=False)
+        self._bar.update(num_new)
+        if not num_new:
+            self._bar.refresh()
+
+    def close(self) -> None:
+        self._bar.total = self.num_frames
+        self._bar.close()
+
+
+@contextmanager
+def progress_bar(num_items: int) -> Iterator[Progress]:
+    """A bar for the time of a run; warnings that are logged meanwhile do not break it."""
+    with logging_redirect_tqdm(loggers=[logging.getLogger()]):
+        progress = Progress(num_items)
+        try:
+            yield progress
+        finally:
+            progress.close()

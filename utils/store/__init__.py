@@ -1,0 +1,1 @@
+"""Results out: durable, atomic, accounted for. Knows files and numpy, nothing of models."""

@@ -1,0 +1,112 @@
+"""Files that are either whole or not there, whatever kills the run."""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from utils.errors import MediaError, UserError
+
+# With the dots, the random part and ".part" at most 143 bytes: fits every common file system, eCryptfs included.
+_MAX_NAME_BYTES = 120
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+_IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
+# What file systems without durable folders answer; the file itself is safe by then.
+_FOLDER_NOT_SYNCABLE = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS)
+
+
+@contextmanager
+def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
+    """Gives a binary file that becomes `path` when the block ends well; else `path` stays as it was.
+
+    Parent folders are made. The bytes go to a `.<name>.<random>.part` beside `path`, are flushed to the disk and
+    renamed, so that a reader or a second writer never sees half a file. An exception in the block removes the
+    part file; only a kill leaves it behind.
+
+    Raises UserError when the disk is full, the folder not writable or something else is in the way,
+    and MediaError when only this name is impossible (too long).
+    """
+    path = Path(path)
+    temporary = path.with_name(_temporary_name(path.name))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # "x" and not `tempfile`: the result gets the permissions every other new file gets (umask).
+        file = temporary.open("xb")
+    except OSError as error:
+        raise storage_error(path, error) from error
+    try:
+        yield file
+        _commit(file, temporary, path)
+    except BaseException as error:
+        with suppress(OSError):  # closing flushes, which fails once more on a full disk
+            file.close()
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        # Other OSErrors of the block can be about other files: they are passed on as they are.
+        if isinstance(error, OSError) and _is_disk_full(error):
+            raise storage_error(path, error) from error
+        raise
+
+
+def _temporary_name(name: str) -> str:
+    start = os.fsencode(name)[:_MAX_NAME_BYTES].decode("utf-8", "ignore")
+    return f".{start}.{secrets.token_hex(8)}.part"
+
+
+def _commit(file: BinaryIO, temporary: Path, path: Path) -> None:
+    try:
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the rename itself durable; Windows has no such call and needs none."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _FOLDER_NOT_SYNCABLE:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Deletes a file of ours if it is there. Raises UserError where that is not allowed."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def storage_error(path: Path, error: OSError) -> UserError:
+    """One line for a failed write of `path`: what happened and what to do."""
+    if _is_disk_full(error):
+        return UserError(
+            f"{path}: could not be written, the disk is full (or the quota used up): free some space or choose another "
+            "output_path and run the same command again; finished files are kept"
+        )
+    if error.errno in _NO_PERMISSION:
+        return UserError(f"{path}: not allowed to write there: choose another output_path or mend the permissions")
+    if error.errno == errno.ENAMETOOLONG:
+        return MediaError(f"{path}: this name is too long for the file system: rename the input file")
+    if error.errno in _IN_THE_WAY:
+        return UserError(f"{path}: a file or folder of the same name is in the way: move it or change output_path")
+    return UserError(f"{path}: could not be written ({error.strerror or error}): check the disk or change output_path")
+
+
+def _is_disk_full(error: OSError) -> bool:
+    # numpy reports a short write in words only: "100000 requested and 8192 written".
+    return error.errno in _DISK_FULL or (error.errno is None and "requested and" in str(error))

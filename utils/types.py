@@ -1,0 +1,93 @@
+"""Values that travel from the files in (`utils.media`) to the results out (`utils.store`)."""
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input file and the name its results are stored under.
+
+    `name` is relative to the folder of one model's results, with "/" and without an ending:
+    `dog/000` for `dog/000.mp4` among the inputs `dog/000.mp4 cat/000.mp4`.
+    """
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the container says of its video stream. Headers can be wrong: frames are counted by decoding."""
+
+    container: str  # "mov,mp4,m4a,3gp,3g2,mj2"
+    codec: str  # "h264"
+    pixel_format: str  # "yuv420p"
+    width_px: int  # as displayed, that is after rotation
+    height_px: int
+    fps: float  # average rate; 0.0 where the container does not tell
+    start_seconds: float  # raw time stamp at which the file starts
+    duration_seconds: float | None
+    num_frames: int | None  # header, else duration x rate: an estimate for the progress bar
+    rotation_degrees: int  # counter-clockwise turn applied on reading
+    sample_aspect_ratio: Fraction  # 1 for square pixels; recorded, not applied (as in the reference tools)
+
+
+class Frame(Protocol):
+    """One decoded frame; turning it into RGB costs time, so that happens on demand."""
+
+    index: int  # position among the decoded frames, in presentation order
+    seconds: Fraction  # the file's own time stamp, relative to the first frame
+    clock_seconds: Fraction  # never runs backwards (time stamps that restart are joined); 0 = start of the file
+    duration_seconds: Fraction  # 0 where unknown
+
+    def to_rgb(self) -> np.ndarray:
+        """uint8 (h, w, 3), 0..255, rotated as displayed."""
+        ...
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the result: what is shown (`frame`) and the time it stands for (`seconds`, 0 = first frame)."""
+
+    frame: Frame
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Features:
+    """The finished result of one item, as the handlers get it.
+
+    `arrays` maps key -> array, in the order they are printed, for example
+    `{"clip": (t, d) float32, "fps": () float64, "timestamps_ms": (t,) float64}`.
+    `settings` is what the numbers depend on (model, weights, sampling, preprocessing, precision ...):
+    results on disk count as done only while it is unchanged. `provenance` is everything else worth keeping.
+    """
+
+    item: Item
+    folder: str  # "<feature_type>/<model>", for example "clip/ViT-B_32"
+    arrays: dict[str, np.ndarray]
+    settings: dict[str, Any]
+    provenance: dict[str, Any] = field(default_factory=dict)
+    predictions: list[dict[str, Any]] = field(default_factory=list)  # one a row where show_pred is on
+
+    def __post_init__(self) -> None:
+        rows = {key: len(array) for key, array in self.arrays.items() if array.ndim > 0}
+        if len(set(rows.values())) > 1:
+            raise ValueError(f"{self.item.path}: arrays differ in their number of rows: {rows}")
+
+
+class Handler(Protocol):
+    """What happens to finished features: print them, save them. Options of the config group `on_extraction`."""
+
+    saves: bool  # whether it leaves files behind; a run without such a handler writes nothing at all
+
+    def done(self, item: Item, folder: str, settings: dict[str, Any]) -> bool:
+        """True if this handler has nothing left to do for `item` under these settings."""
+        ...
+
+    def __call__(self, features: Features) -> None: ...
