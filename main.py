@@ -1,6 +1,10 @@
 """torch_zoo: `python main.py KEY=VALUE ...` runs the job of configs/extract.yaml; `--config-name` picks another."""
 
+import os
 import sys
+
+# Before PyTorch is loaded: its threads would spin while they wait, and starve the decoder's.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import hydra
 from hydra.errors import InstantiationException

@@ -1,16 +1,16 @@
-"""Where the reference data is, which tests need it, and shapes that are checked at every call."""
+"""Which tests need data from outside, and shapes that are checked at every call."""
 
 import os
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
+from shared_data import ROOT, SHARED, VIT_B_32
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
-VIT_B_32 = Path(os.environ.get("TORCH_ZOO_VIT_B_32", "~/.cache/clip/ViT-B-32.pt")).expanduser()
+# Before PyTorch is imported: OpenMP's threads, which otherwise wait by spinning, leave the cores to other processes.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-# Before any of them is imported: modules that state shapes get their annotations checked.
+# Before any of them is imported: in modules that state shapes, arguments and results are held to them.
 WITH_SHAPES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for package in ("models", "utils")
@@ -30,3 +30,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, reason in absent.items():
             if reason and marker in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of `tiny_clip.TINY`."""
+    from tiny_clip import write_tiny_checkpoint  # late: it imports `models`
+
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.pt")

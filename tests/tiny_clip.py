@@ -10,7 +10,13 @@ TINY = Architecture(
     embed_dim=16, resolution=32, vision_layers=1, vision_width=64, patch_size=16, text_width=64, text_layers=1
 )
 TINY_RESNET = Architecture(
-    embed_dim=16, resolution=64, vision_layers=(1, 1, 1, 1), vision_width=8, patch_size=None, text_width=64, text_layers=1
+    embed_dim=16,
+    resolution=64,
+    vision_layers=(1, 1, 1, 1),
+    vision_width=8,
+    patch_size=None,
+    text_width=64,
+    text_layers=1,
 )
 
 

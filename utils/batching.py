@@ -105,9 +105,12 @@ def prefetch(items: Iterable[Item], read: Reader, *, workers: int, depth: int) -
 def _read_into(queue: "Queue[ReadEvent]", item: Item, read: Reader, stop: Event) -> None:
     try:
         with closing(read(item)) as events:  # pyright: ignore[reportArgumentType]
+            event = None
             for event in events:
                 if not _put(queue, event, stop):
                     return
+        if not isinstance(event, End):  # the one who waits for it would wait for ever
+            raise RuntimeError(f"{item.path}: its reader stopped without an End")
     except Exception as error:  # whatever goes wrong in a thread must reach the one who waits for its events
         _put(queue, Failure(error), stop)
 
@@ -127,17 +130,29 @@ class _Pending:
     """An item between its first sample and its last feature."""
 
     rows: int = 0
-    features: list[np.ndarray] = field(default_factory=list)
+    features: np.ndarray | None = None  # the first `encoded` rows are filled
     seconds: list[float] = field(default_factory=list)
     source_seconds: list[float] = field(default_factory=list)
     encoded: int = 0
     outcome: End | Failure | None = None
 
+    def add(self, rows: np.ndarray) -> None:
+        """Copies into one growing array: thousands of small ones, kept for hours, fragment the memory."""
+        end = self.encoded + len(rows)
+        if self.features is None:
+            self.features = np.empty((end, *rows.shape[1:]), rows.dtype)
+        elif end > len(self.features):
+            grown = np.empty((2 * end, *rows.shape[1:]), rows.dtype)
+            grown[: self.encoded] = self.features[: self.encoded]
+            self.features = grown
+        self.features[self.encoded : end] = rows
+        self.encoded = end
+
     def finish(self, item: Item) -> Encoded | Failed:
         if isinstance(self.outcome, Failure):
             return Failed(item, self.outcome.error)
         assert self.outcome is not None
-        features = np.concatenate(self.features) if self.features else np.empty((0, 0), np.float32)
+        features = np.empty((0, 0), np.float32) if self.features is None else self.features[: self.encoded]
         return Encoded(item, features, self.seconds, self.source_seconds, self.outcome)
 
 
@@ -180,8 +195,7 @@ def _encode_one(
         stop = start
         while stop < len(batch) and batch[stop][0] is item:
             stop += 1
-        open_items[item].features.append(features[start:stop])
-        open_items[item].encoded += stop - start
+        open_items[item].add(features[start:stop])
         start = stop
 
 

@@ -1,8 +1,8 @@
 """The command line before Hydra reads it: file names of any shape get through, a misspelt word says what was meant.
 
 Hydra's grammar gives meaning to `=`, `,`, quotes, brackets and outer spaces, which file names and texts may well hold.
-A value that names an existing file is taken as that file; a value that Hydra cannot read is read as YAML, which is
-what video_features does.
+A value (or an element of a list) that names an existing file is taken as that file; a value that Hydra cannot read is
+read as YAML, which is what video_features does.
 """
 
 import re
@@ -25,10 +25,11 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     """The arguments for Hydra. UserError for a key, option or job that does not exist, naming the nearest."""
     job = _job_name(arguments)
     keys, groups = _known_keys(job), _groups()
-    return [_prepare_one(argument, keys, groups) for argument in arguments]
+    many_runs = not {"-m", "--multirun"}.isdisjoint(arguments)
+    return [_prepare_one(argument, keys, groups, many_runs) for argument in arguments]
 
 
-def _prepare_one(argument: str, keys: set[str], groups: dict[str, list[str]]) -> str:
+def _prepare_one(argument: str, keys: set[str], groups: dict[str, list[str]], many_runs: bool) -> str:
     match = _OVERRIDE.fullmatch(argument)
     if match is None or (argument.startswith("-") and not match["sign"]):
         _check_flag(argument, keys)
@@ -40,7 +41,7 @@ def _prepare_one(argument: str, keys: set[str], groups: dict[str, list[str]]) ->
     if key in groups:
         _check_options(key, value, groups[key])
         return argument
-    return f"{sign}{key}={_value_for_hydra(argument, key, value)}"
+    return f"{sign}{key}={_value_for_hydra(argument, key, value, many_runs)}"
 
 
 def _job_name(arguments: Sequence[str]) -> str:
@@ -84,44 +85,59 @@ def _check_options(group: str, value: str, options: list[str]) -> None:
             )
 
 
-def _value_for_hydra(argument: str, key: str, value: str) -> str:
-    if _names_a_file(key, value):
-        return quoted(value)
+def _value_for_hydra(argument: str, key: str, value: str, many_runs: bool) -> str:
+    names_files = key.endswith(("_path", "_paths")) or key == "model_name"
+    if names_files:
+        if _is_file(value):
+            return quoted(value)
+        elements = _yaml_list(value) or []
+        if any(_is_file(element) for element in elements):
+            return _from_yaml(key, value)
     try:
-        OverridesParser.create().parse_override(argument)
+        override = OverridesParser.create().parse_override(argument)
     except HydraException:
         return _from_yaml(key, value)
+    if override.is_sweep_override():
+        if many_runs:
+            return value
+        # Without -m, "a cat, on a sofa" is a text, not two values to be tried in turn.
+        return _from_yaml(key, value)
+    parsed = override.value()
+    scalars = parsed if isinstance(parsed, list) else [parsed]
+    if names_files and any(isinstance(scalar, int | float) for scalar in scalars):
+        return _from_yaml(key, value)  # 007 is a name here
     return value
 
 
-def _names_a_file(key: str, value: str) -> bool:
-    if not value or not (key.endswith(("_path", "_paths")) or key == "model_name"):
-        return False
+def _is_file(name: Any) -> bool:
     try:
-        return Path(value).exists()
+        return isinstance(name, str) and bool(name) and Path(name).exists()
     except (OSError, ValueError):  # longer than a name can be, say: no file then
         return False
 
 
-def _from_yaml(key: str, value: str) -> str:
+def _yaml_list(value: str) -> list[Any] | None:
     try:
-        content = yaml.safe_load(value)
+        content = yaml.load(value, yaml.BaseLoader)  # as safe as safe_load, and leaves 007, yes and null as they are
     except yaml.YAMLError:
-        content = value
-    if isinstance(content, list):
-        return f"[{','.join(quoted(_text(key, element)) for element in content)}]"
-    return quoted(value)
+        return None
+    return content if isinstance(content, list) else None
 
 
-def _text(key: str, element: Any) -> str:
-    if isinstance(element, list | dict):
-        raise UserError(f"{key}: expected a list of texts, found {element!r} in it; put quotes around each text")
-    return str(element)
+def _from_yaml(key: str, value: str) -> str:
+    elements = _yaml_list(value)
+    if elements is None:
+        return quoted(value)
+    for element in elements:
+        if not isinstance(element, str):
+            raise UserError(f"{key}: expected a list of texts, found {element!r} in it; put quotes around each text")
+    return f"[{','.join(map(quoted, elements))}]"
 
 
 def quoted(text: str) -> str:
     """`text` as a quoted string in Hydra's grammar that OmegaConf takes literally."""
-    text = text.replace("${", "\\${")  # no interpolation
+    # No interpolation; the backslashes before one count, and only those.
+    text = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + "\\${", text)
     # Backslashes count only before a quote or the end: there each is doubled.
-    escaped = re.sub(r'(\\*)("|$)', lambda match: match[1] * 2 + ('\\"' if match[2] else ""), text)
+    escaped = re.sub(r'(\\*)("|\Z)', lambda match: match[1] * 2 + ('\\"' if match[2] else ""), text)
     return f'"{escaped}"'

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -66,9 +66,9 @@ def extract(
         _run(extractor, handlers, items, ledger)
     except KeyboardInterrupt:
         print("\ninterrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
-        _report(ledger)
         return INTERRUPTED
-    _report(ledger)
+    finally:  # also after an error that ends the run: what was done before it is told
+        _report(ledger)
     return ledger.exit_status
 
 
@@ -107,13 +107,15 @@ def _hand_on(
     if isinstance(result, Failed):
         _fail(extractor, result.item, result.error, ledger, seconds)
         return 0
+    if not len(result.features):
+        error = MediaError(f"{result.item.path}: no frames came out of this file")
+        _fail(extractor, result.item, error, ledger, seconds, status="empty")
+        return 0
     try:
-        if not len(result.features):
-            raise MediaError(f"{result.item.path}: no frames came out of this file")
         features = extractor.finish(result)
         for handler in handlers:
             handler(features)
-    except MediaError as error:
+    except Exception as error:  # one file's: `_fail` tells whose mistake it is and whether the run can go on
         _fail(extractor, result.item, error, ledger, seconds)
         return 0
     damage = result.end.facts.get("damage")
@@ -128,17 +130,24 @@ def _hand_on(
     return len(result.features)
 
 
-def _fail(extractor: Extractor, item: Item, error: Exception, ledger: Ledger, seconds: float) -> None:
+def _fail(
+    extractor: Extractor,
+    item: Item,
+    error: Exception,
+    ledger: Ledger,
+    seconds: float,
+    status: Literal["failed", "empty"] = "failed",
+) -> None:
     """One line for a file that cannot be used; anything else is our mistake, and its traceback is shown as well."""
     if isinstance(error, UserError) and not isinstance(error, MediaError):
         raise error  # concerns the run, not this file: a full disk, say
     reason = str(error) if isinstance(error, MediaError) else f"{item.path}: {type(error).__name__}: {error}"
-    ledger.add(item, "failed", reason=reason, seconds=seconds)
+    ledger.add(item, status, reason=reason, seconds=seconds)
     if not isinstance(error, MediaError):
         logger.error("%s", "".join(traceback.format_exception(error)))
     if extractor.on_error == "raise":
         raise error
-    logger.warning("failed: %s", reason)
+    logger.warning("%s: %s", status, reason)
 
 
 def _report(ledger: Ledger) -> None:

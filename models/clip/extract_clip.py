@@ -37,6 +37,7 @@ from utils.types import Features, Handler, Item, Row
 logger = logging.getLogger(__name__)
 
 FEATURE_TYPE = "clip"
+NO_DAMAGE = "none"
 _this_thread = threading.local()
 OnError = Literal["skip", "partial", "raise"]
 
@@ -71,19 +72,20 @@ class ExtractCLIP:
         check_count("batch_size", batch_size)
         check_option("preprocess", preprocess, get_args(PreprocessMode))
         check_option("on_error", on_error, get_args(OnError))
+        _check_flags(normalize=normalize, show_pred=show_pred, keep_tmp_files=keep_tmp_files, offline=offline)
         self.batch_size = batch_size
         self.on_error: OnError = on_error
         self._sampler = sampler_from(extraction_fps, extraction_total)
         self._keep_tmp_files, self._tmp_path = keep_tmp_files, Path(tmp_path)
         self._normalize = normalize
         model_name = str(model_name)
-        weights = find_weights(model_name, download_root=download_root, offline=offline)
-        model = load_model(weights, activation=activation)
+        self._weights = find_weights(model_name, download_root=download_root, offline=offline)
+        model = load_model(self._weights, activation=activation)
         self._preprocess = Preprocess(_input_resolution(model), preprocess)
         self._encoder = Encoder(model, device=usable_device(device), precision=precision)
         self._zero_shot = ZeroShot.from_texts(self._encoder, _as_list(pred_texts)) if show_pred else None
         self.folder = f"{FEATURE_TYPE}/{folder_name(model_name)}"
-        self.settings = self._describe(model_name, weights, activation)
+        self.settings = self._describe(model_name, activation)
 
     @property
     def handlers(self) -> list[Handler]:
@@ -140,10 +142,12 @@ class ExtractCLIP:
             **encoded.end.facts,
             "warnings": encoded.end.warnings,
             "rows": len(values),
+            "weights": str(self._weights),
             "device": str(self._encoder.device),
             "software": software(),
         }
-        return Features(encoded.item, self.folder, arrays, self.settings, provenance, predictions)
+        settings = self.settings | {"damage": "kept what decodes" if encoded.end.facts["damage"] else NO_DAMAGE}
+        return Features(encoded.item, self.folder, arrays, settings, provenance, predictions)
 
     def _rows(self, video: VideoReader, item: Item) -> Iterator[Row]:
         rows = self._sampler.rows(video)
@@ -162,12 +166,12 @@ class ExtractCLIP:
         times = [{"timestamp_ms": time * 1000} for time in seconds]
         return [time | best for time, best in zip(times, self._zero_shot.predict(values), strict=True)]
 
-    def _describe(self, model_name: str, weights: Path, activation: str | None) -> dict[str, Any]:
+    def _describe(self, model_name: str, activation: str | None) -> dict[str, Any]:
         """What the numbers depend on. Results on disk count as done only while all of it is unchanged."""
         settings: dict[str, Any] = {
             "feature_type": FEATURE_TYPE,
-            "model_name": model_name,
-            "weights_sha256": file_sha256(weights_file(weights)),
+            "model_name": model_name if model_name in URLS else folder_name(model_name),
+            "weights_sha256": file_sha256(weights_file(self._weights)),
             "activation": activation or "as the checkpoint says",
             "precision": self._encoder.precision,
             "preprocess": self._preprocess.mode,
@@ -175,6 +179,8 @@ class ExtractCLIP:
             "normalize": self._normalize,
             "sampling": {"rule": type(self._sampler).__name__, **vars(self._sampler)},
         }
+        if self.on_error != "partial":
+            settings["damage"] = NO_DAMAGE  # what a partial run kept of a damaged file does not count as done
         if self._zero_shot:
             texts = "\n".join(self._zero_shot.texts)
             settings["pred_texts_sha256"] = hashlib.sha256(texts.encode()).hexdigest()
@@ -193,6 +199,13 @@ def _use_one_thread_here() -> None:
         _this_thread.limited = True
 
 
+def _check_flags(**flags: object) -> None:
+    """Words such as `no` and `off` reach us as texts, and a text counts as true."""
+    for key, value in flags.items():
+        if not isinstance(value, bool):
+            raise UserError(f"{key}={value}: expected true or false")
+
+
 def usable_device(device: str) -> torch.device:
     """The device asked for; the CPU, with a warning, where it needs CUDA and there is none."""
     try:
@@ -209,9 +222,10 @@ def usable_device(device: str) -> torch.device:
 
 def folder_name(model_name: str) -> str:
     """`ViT-B/32` -> `ViT-B_32`; a checkpoint given by its path stands there by its stem."""
-    if model_name in URLS or not Path(model_name).exists():
+    path = Path(model_name).expanduser().absolute()
+    if model_name in URLS or not path.exists():
         return model_name.replace("/", "_")
-    return Path(model_name).stem
+    return path.name if path.is_dir() else path.stem
 
 
 def _input_resolution(model: CLIP) -> int:
@@ -225,7 +239,7 @@ def _video_facts(video: VideoReader) -> dict[str, Any]:
 def _as_list(texts: str | Sequence[str] | None) -> list[str] | None:
     if texts is None:
         return None
-    texts = [texts] if isinstance(texts, str) else [str(text) for text in texts]
+    texts = [str(text) for text in texts] if isinstance(texts, list | tuple) else [str(texts)]
     if not texts:
         raise UserError("pred_texts=[]: expected texts, or null for the 400 classes of Kinetics")
     return texts

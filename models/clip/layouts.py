@@ -47,6 +47,7 @@ _HUGGING_FACE = (
     (r"^visual_projection\.weight$", "visual.proj"),
     (r"^text_projection\.weight$", "text_projection"),
 )
+_TRANSPOSED = ("visual_projection.weight", "text_projection.weight")
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def _from_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
         new_key = key
         for pattern, replacement in _HUGGING_FACE:
             new_key = re.sub(pattern, replacement, new_key)
-        renamed[new_key] = value.t() if key in ("visual_projection.weight", "text_projection.weight") else value
+        renamed[new_key] = value.t().contiguous() if key in _TRANSPOSED else value
     return _join_attention(renamed)
 
 
@@ -191,13 +192,17 @@ def _join_attention(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _activation(path: Path) -> str | None:
-    """`hidden_act` of a Hugging Face folder's config.json, for example "quick_gelu"."""
-    config = (path if path.is_dir() else path.parent) / "config.json"
-    if not config.is_file():
-        return None
+    """What the configuration beside the weights says: "quick_gelu", "gelu", or None where there is none.
+
+    Hugging Face's config.json has `hidden_act`; open_clip's open_clip_config.json has `quick_gelu`, by default false.
+    """
+    folder = path if path.is_dir() else path.parent
     try:
-        content = json.loads(config.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
+        if (open_clip := folder / "open_clip_config.json").is_file():
+            model = json.loads(open_clip.read_text(encoding="utf-8"))["model_cfg"]
+            return "quick_gelu" if model.get("quick_gelu") else "gelu"
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found = {content.get(part, {}).get("hidden_act") for part in ("vision_config", "text_config")} - {None}
+    except (OSError, ValueError, KeyError, AttributeError):  # none, no JSON, or the config.json of something else
         return None
-    found = {content.get(part, {}).get("hidden_act") for part in ("vision_config", "text_config")} - {None}
     return found.pop() if len(found) == 1 else None

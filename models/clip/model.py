@@ -41,6 +41,10 @@ class CLIP(nn.Module):
     def context_length(self) -> int:
         return self.text.context_length  # pyright: ignore[reportReturnType]
 
+    @property
+    def vocab_size(self) -> int:
+        return self.text.vocab_size  # pyright: ignore[reportReturnType]
+
     def encode_image(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
         """Preprocessed images -> features, not normalised."""
         return self.visual(image.to(self.dtype))

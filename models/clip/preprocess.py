@@ -2,7 +2,8 @@
 
 Two ways to the same pixels, both ending in uint8 (3, n, n) so that little data travels between threads:
 - `exact`: the official PIL pipeline, to the bit (openai/CLIP: resize in the image's own mode, then RGB);
-- `fast`: antialiased bicubic on uint8 tensors; at most 1 of 255 levels away, several times as fast.
+- `fast`: antialiased bicubic on uint8 tensors; at most 2 of 255 levels away, in few pixels, and several times
+  as fast.
 """
 
 from dataclasses import dataclass

@@ -31,13 +31,12 @@ class VisionTransformer(nn.Module):
         super().__init__()
         self.input_resolution, self.patch_size, self.output_dim = resolution, patch_size, embed_dim
         self.conv1 = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
-        scale = width**-0.5
-        self.class_embedding = nn.Parameter(scale * torch.randn(width))
-        self.positional_embedding = nn.Parameter(scale * torch.randn((resolution // patch_size) ** 2 + 1, width))
+        self.class_embedding = nn.Parameter(torch.empty(width))
+        self.positional_embedding = nn.Parameter(torch.empty((resolution // patch_size) ** 2 + 1, width))
         self.ln_pre = LayerNorm(width)
         self.transformer = Transformer(width, layers, heads, activation=activation)
         self.ln_post = LayerNorm(width)
-        self.proj = nn.Parameter(scale * torch.randn(width, embed_dim))
+        self.proj = nn.Parameter(torch.empty(width, embed_dim))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -57,7 +56,9 @@ class VisionTransformer(nn.Module):
         return self.head(self.trunk(x))
 
     def initialize(self) -> None:
-        """The original keeps PyTorch's defaults for this tower."""
+        """The original's: PyTorch's defaults but for these three."""
+        for parameter in (self.class_embedding, self.positional_embedding, self.proj):
+            nn.init.normal_(parameter, std=self.transformer.width**-0.5)
 
 
 class Bottleneck(nn.Module):
@@ -97,7 +98,7 @@ class AttentionPool(nn.Module):
     def __init__(self, *, grid: int, width: int, heads: int, embed_dim: int) -> None:
         super().__init__()
         self.heads = heads
-        self.positional_embedding = nn.Parameter(torch.randn(grid**2 + 1, width) / width**0.5)
+        self.positional_embedding = nn.Parameter(torch.empty(grid**2 + 1, width))
         self.q_proj = nn.Linear(width, width)
         self.k_proj = nn.Linear(width, width)
         self.v_proj = nn.Linear(width, width)
@@ -154,6 +155,7 @@ class ModifiedResNet(nn.Module):
     def initialize(self) -> None:
         """The original's: attention pool by its width; every block starts as the identity (bn3 gain 0)."""
         std = self.attnpool.c_proj.in_features**-0.5
+        nn.init.normal_(self.attnpool.positional_embedding, std=std)
         for proj in (self.attnpool.q_proj, self.attnpool.k_proj, self.attnpool.v_proj, self.attnpool.c_proj):
             nn.init.normal_(proj.weight, std=std)
         for module in self.modules():

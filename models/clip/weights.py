@@ -1,5 +1,6 @@
 """OpenAI's weights: where they are, how they get here, and how a checkpoint becomes a model."""
 
+import logging
 import os
 import time
 import urllib.error
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from models.clip.layers import ACTIVATIONS
@@ -18,6 +20,8 @@ from models.clip.layouts import Checkpoint, read_checkpoint
 from models.clip.model import CLIP, infer_architecture
 from utils.errors import UserError, check_option, did_you_mean
 from utils.store.provenance import file_sha256
+
+logger = logging.getLogger(__name__)
 
 # The folder before a file's name is the file's SHA-256. TorchScript archives, weights in half precision.
 _HOST = "https://openaipublic.azureedge.net/clip/models"
@@ -76,12 +80,25 @@ def load_model(path: Path, *, activation: str | None = None) -> CLIP:
         raise UserError(
             f"{path}: read as {checkpoint.layout}, but incomplete: {error} is missing or misshapen"
         ) from error
-    with torch.device("meta"):
+    with torch.device("meta"), WithoutInitialWeights():
         model = architecture.build(activation)
     _check_keys(checkpoint, model.state_dict())
-    state = {key: value.float() if value.is_floating_point() else value for key, value in checkpoint.state.items()}
+    # Copies: the checkpoint may be mapped from the disk, where somebody may write over it.
+    state = {
+        key: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+        for key, value in checkpoint.state.items()
+    }
     model.load_state_dict(state, strict=True, assign=True)
     return model.requires_grad_(True).eval()
+
+
+class WithoutInitialWeights(TorchFunctionMode):
+    """They would be thrown away; and making them on the meta device imports PyTorch's compiler, which takes seconds."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return (kwargs or {}).get("tensor", args[0] if args else None)
+        return function(*args, **(kwargs or {}))
 
 
 def _check_keys(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> None:
@@ -135,10 +152,13 @@ def _fetch(url: str, target: Path) -> None:
     part = target.with_name(target.name + ".part")
     problem: Exception | None = None
     for attempt in range(_ATTEMPTS):
-        time.sleep(min(attempt, 5))
+        if attempt:
+            logger.warning("%s: %s; trying again (%d of %d)", url, problem, attempt + 1, _ATTEMPTS)
+            time.sleep(attempt)
         try:
             _continue(url, part)
         except urllib.error.HTTPError as error:
+            error.close()  # it is the response, too
             problem = error
             if error.code == 416:  # nothing after what is here: the part is whole, or not of this file
                 break

@@ -124,7 +124,7 @@ def test_pictures_are_let_go_without_the_garbage_collector(tmp_path):
         with open_video(path) as video:
             for frame in video.frames():
                 frame.to_rgb()
-            alive = sum(isinstance(each, av.VideoFrame) for each in gc.get_objects())
+            alive = sum(type(each) is av.VideoFrame for each in gc.get_objects())
     finally:
         gc.enable()
     assert alive < 10  # of 60: the first, which is looked at for how the video is turned, and what is at hand

@@ -1,0 +1,108 @@
+"""The files around the code agree with each other, and none of them tells of the machine it was written on."""
+
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PINS = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+CONDA = yaml.safe_load((ROOT / "conda_env_torch_zoo.yml").read_text(encoding="utf-8"))
+
+
+def normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def lower_bounds(requirements: list[str]) -> dict[str, str]:
+    found = [re.match(r"([\w.-]+)(?:\[\w+\])?>=([\w.]+)", requirement) for requirement in requirements]
+    assert all(found), "every dependency has a lower bound"
+    return {normalized(match[1]): match[2] for match in found if match}
+
+
+def pinned() -> dict[str, set[str]]:
+    """Name -> versions; several where they depend on the version of Python."""
+    pins: dict[str, set[str]] = {}
+    for line in PINS.splitlines():
+        if not line.startswith("#"):
+            match = re.fullmatch(r"([\w.-]+)(?:\[[\w,-]+\])?==(\d[\w.]*)( ; .+)?", line)
+            assert match, f"requirements.txt: {line!r} is not NAME==VERSION"
+            pins.setdefault(normalized(match[1]), set()).add(match[2])
+    return pins
+
+
+def text_files() -> list[Path]:
+    """What is, or is about to be, under version control; everything outside hidden folders where there is no git."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        names = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+        files = [ROOT / name for name in names if name]
+    except (OSError, subprocess.CalledProcessError):
+        folders = ("configs", "models", "notebooks", "sample", "tests", "tools", "utils")
+        files = [path for folder in folders for path in (ROOT / folder).rglob("*")] + list(ROOT.iterdir())
+    return [path for path in files if path.is_file() and b"\0" not in path.read_bytes()[:8192]]
+
+
+def test_requirements_pin_the_lower_bounds() -> None:
+    wanted = lower_bounds([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]])
+    pins = pinned()
+    assert {name: pins.get(name) for name in wanted} == {name: {version} for name, version in wanted.items()}
+
+
+def test_conda_pins_the_direct_dependencies() -> None:
+    assert CONDA["name"] == "torch_zoo"
+    (pip,) = [entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict)]
+    found = {normalized(name): version for name, version in (entry.split("==") for entry in pip)}
+    assert found == lower_bounds(PROJECT["dependencies"])
+    (python,) = [entry for entry in CONDA["dependencies"] if str(entry).startswith("python=")]
+    assert PROJECT["requires-python"] == python.replace("=", ">=").removeprefix("python")
+
+
+def test_there_is_a_changelog_for_this_version() -> None:
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## \[(Unreleased|{re.escape(PROJECT['version'])})\]", changes, re.MULTILINE)
+
+
+def test_continuous_integration_runs_make_test() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert "set -euo pipefail" in script.read_text(encoding="utf-8")
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    assert script.read_text(encoding="utf-8").rstrip().endswith("make test")
+    assert workflow["jobs"]["test"]["steps"][-1] == {"run": "make test"}
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"pypi\.(org|python)|python[h]osted|download\.pytorch|npmjs\.(org|com)|anaconda\.(org|com)",
+        r"--(extra-)?index-url|--find-links|--trusted-host",
+        r"\+(cpu|cu\d+)\b",
+    ],
+    ids=["hosts of registries", "options for other registries", "builds from other registries"],
+)
+def test_packages_come_from_wherever_the_user_gets_them(pattern: str) -> None:
+    pieces = re.compile(pattern)
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in text_files()
+        if path != Path(__file__).resolve()
+        if (match := pieces.search(path.read_text(encoding="utf-8", errors="replace")))
+    ]
+    assert not found
+
+
+def test_no_path_of_this_machine() -> None:
+    places = {str(place) for place in (ROOT, ROOT.parent, Path.home()) if len(place.parts) > 1}
+    pieces = re.compile("|".join(rf"{re.escape(place)}(?![\w.-])" for place in places))
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in text_files()
+        if (match := pieces.search(path.read_text(encoding="utf-8", errors="replace")))
+    ]
+    assert not found

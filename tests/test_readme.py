@@ -1,0 +1,172 @@
+"""README.md tells the truth: its commands and its Python run, its table and its file tree are those of the checkout.
+
+`ViT-B/32` stands for tiny random weights here; everything else runs as written, in a folder with only sample/ in it.
+"""
+
+import json
+import logging
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_clip import write_tiny_checkpoint
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROGRAM = ["python", "main.py"]
+
+
+def blocks(language: str) -> list[str]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [block for kind, block in found if kind == language]
+
+
+def commands(block: str) -> list[list[str]]:
+    lines = block.replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+COMMANDS = [words for block in blocks("bash") for words in commands(block) if words[:2] == PROGRAM]
+
+
+@pytest.fixture(scope="module")
+def tiny_checkpoint(tmp_path_factory) -> Path:
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.pt")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """The current folder: a place with the program and the samples, for whatever a command leaves behind."""
+    for name in ("main.py", "tools"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "sample", tmp_path / "sample")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def with_weights(words: list[str], checkpoint: Path) -> list[str]:
+    return [*(word for word in words if not word.startswith("model_name=")), f"model_name={checkpoint}"]
+
+
+def run_here(arguments: list[str], monkeypatch) -> int:
+    """`python main.py ...` in this process: the same lines of code without five seconds of imports."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
+    try:
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(ROOT / "main.py"), run_name="__main__")
+    finally:
+        root.handlers[:], root.level = handlers, level
+    assert isinstance(end.value.code, int), end.value.code
+    return end.value.code
+
+
+def run_in_shell(words: list[str]) -> None:
+    """The commands around the program: `cp`, `find > file`, `python tools/...`."""
+    words = [sys.executable if word == "python" else word for word in words]
+    subprocess.run(" ".join(word if word == ">" else shlex.quote(word) for word in words), shell=True, check=True)
+
+
+def check_saved(output: Path, words: list[str]) -> None:
+    """Both samples, in the forms asked for, each file as its meta file says."""
+    given = " ".join(words)
+    records = [json.loads(meta.read_bytes()) for meta in output.rglob("*_meta.json")]
+    assert sorted(record["item"] for record in records) == ["v_GGSY1Qvo990", "v_ZNVhz7ctTq0"]
+    suffixes = {".npy": "save_numpy", ".pkl": "save_pickle", "_predictions.json": "show_pred"}
+    for record in records:
+        for suffix, option in suffixes.items():
+            assert any(name.endswith(suffix) for name in record["files"]) == (option in given)
+        for name, facts in record["files"].items():
+            (path,) = output.rglob(name)
+            assert path.stat().st_size == facts["bytes"]
+            if name.endswith(".npy"):
+                assert list(np.load(path).shape) == facts["shape"]
+    assert (output / "ledger.jsonl").is_file()
+
+
+def check_printed(printed: str, words: list[str]) -> None:
+    shown = "print" in " ".join(words) or not any(word.startswith("on_extraction") for word in words)
+    for key in ("clip", "fps", "timestamps_ms"):
+        assert bool(re.search(rf"^{key}$", printed, re.MULTILINE)) == shown
+    assert printed.count("  Logits | Prob. | Label ") == 16 * any(word.startswith("show_pred") for word in words)
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) >= 12
+
+
+@pytest.mark.parametrize("block", [block for block in blocks("bash") if "python main.py" in block])
+def test_commands_run(block, tiny_checkpoint, folder, monkeypatch, capfd):
+    for words in commands(block):
+        if words[:2] != PROGRAM:
+            run_in_shell(words)
+            continue
+        shutil.rmtree("output", ignore_errors=True)
+        assert run_here(with_weights(words[2:], tiny_checkpoint), monkeypatch) == 0
+        check_printed(capfd.readouterr().out, words)
+        if "save_" in " ".join(words):
+            check_saved(folder / "output", words)
+        else:
+            assert not Path("output").exists()
+        assert not Path("tmp").exists()
+        assert not Path("outputs").exists()  # Hydra's own
+
+
+@pytest.mark.parametrize("words", [COMMANDS[0], COMMANDS[-3]], ids=["the first", "a name that needs quotes"])
+def test_commands_run_as_a_process(words, tiny_checkpoint, folder):
+    (folder / "it's a=1, b [2].mp4").symlink_to(ROOT / "sample" / "v_GGSY1Qvo990.mp4")
+    words = [sys.executable, "main.py", *with_weights(words[2:], tiny_checkpoint)]
+    run = subprocess.run(words, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert re.search(r"^[12] done", run.stderr, re.MULTILINE)
+    assert run.stdout or (folder / "output" / "ledger.jsonl").is_file()
+
+
+def test_the_video_features_commands_are_all_there():
+    """Those of its CLIP page, but for the weights of another name: a user's scripts keep working."""
+    known = [dict(word.split("=", 1) for word in words[2:]) for words in COMMANDS]
+    two = "[./sample/v_ZNVhz7ctTq0.mp4, ./sample/v_GGSY1Qvo990.mp4]"
+    one = {"feature_type": "clip", "model_name": "ViT-B/32"}
+    gpu = one | {"device": "cuda:0"}
+    texts = {"show_pred": "true", "pred_texts": "['a dog smiles', 'a woman is lifting']"}
+    listed = "./sample/sample_video_paths.txt"
+    for command in (
+        one | {"extraction_fps": "1", "video_paths": "[./sample/v_GGSY1Qvo990.mp4]", "on_extraction": "print"},
+        gpu | {"video_paths": two},
+        gpu | {"on_extraction": "save_numpy", "file_with_video_paths": listed},
+        gpu | {"batch_size": "128", "video_paths": two},
+        gpu | {"extraction_fps": "5", "video_paths": two},
+        gpu | {"extraction_fps": "1", "video_paths": two} | texts,
+    ):
+        assert command in known
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python_runs(block, tiny_checkpoint, folder):
+    names: dict = {}
+    exec(block.replace('"ViT-B/32"', repr(str(tiny_checkpoint))), names)
+    assert names["texts"].shape == (2, 16)
+    assert names["features"]["clip"].shape == (8, 16)
+    assert names["features"]["timestamps_ms"].tolist() == list(range(0, 8000, 1000))
+
+
+def test_the_table_is_that_of_the_config() -> None:
+    with_table = runpy.run_path(str(ROOT / "tools" / "readme_table.py"))["with_table"]
+    assert with_table(README) == README, "stale: make format (or python tools/readme_table.py) brings it up to date"
+
+
+def test_the_file_tree_is_there() -> None:
+    (tree,) = blocks("")
+    missing = [line.split()[0] for line in tree.splitlines() if not (ROOT / line.split()[0]).exists()]
+    assert not missing
+
+
+def test_length() -> None:
+    assert len(README.splitlines()) <= 250

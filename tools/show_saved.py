@@ -1,0 +1,40 @@
+"""What a folder of saved features holds: `python tools/show_saved.py output`.
+
+For every item the files with their shapes, as its meta file lists them, and where `show_pred` was on the best text of
+every row with its probability; rows that agree are joined.
+"""
+
+import json
+import sys
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+
+def show(output_path: Path) -> None:
+    metas = sorted(output_path.rglob("*_meta.json"))
+    if not metas:
+        sys.exit(f"error: {output_path}: no saved features in this folder (on_extraction=save_numpy saves them)")
+    for meta in metas:
+        record = json.loads(meta.read_bytes())
+        print(f"\n{meta.parent / record['item'].split('/')[-1]}")
+        for name, facts in record["files"].items():
+            if "shape" in facts:
+                print(f"  {name}  {tuple(facts['shape'])} {facts['dtype']}")
+            else:
+                print(f"  {name}")
+                _show_predictions(json.loads((meta.parent / name).read_bytes()))
+
+
+def _show_predictions(rows: list[dict[str, Any]]) -> None:
+    for label, group in groupby(rows, key=lambda row: row["labels"][0]):
+        same = list(group)
+        first, last = (row["timestamp_ms"] / 1000 for row in (same[0], same[-1]))
+        mean = sum(row["probabilities"][0] for row in same) / len(same)
+        print(f"    {first:7.2f} to {last:.2f} s  {mean:.2f}  {label}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python tools/show_saved.py FOLDER")
+    show(Path(sys.argv[1]))
