@@ -3,8 +3,10 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
-MODEL ?= ViT-B/32
-TEXTS ?= ['a cat', 'a cup of coffee', 'an astronaut', 'a rocket']
+MODEL ?= tiny
+# The ten kinds of photos that the embedded model knows.
+TEXTS ?= [a photo of an airplane, a photo of an automobile, a photo of a bird, a photo of a cat, a photo of a deer, \
+	a photo of a dog, a photo of a frog, a photo of a horse, a photo of a ship, a photo of a truck]
 
 # Threads that spin while they wait slow each other down where tests or readers share the cores.
 export OMP_WAIT_POLICY := PASSIVE

@@ -9,11 +9,12 @@ from shared_data import ROOT, SHARED, VIT_B_32
 
 # Before PyTorch is imported: OpenMP's threads, which otherwise wait by spinning, leave the cores to other processes.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers or timm: tests fetch no weights
 
 # Before any of them is imported: in modules that state shapes, arguments and results are held to them.
 WITH_SHAPES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for package in ("models", "utils")
+    for package in ("apps", "evaluation", "models", "utils")
     for path in (ROOT / package).rglob("*.py")
     if "from jaxtyping import" in path.read_text(encoding="utf-8")
 ]

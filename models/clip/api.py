@@ -24,4 +24,4 @@ def load(
     device = torch.device(device)
     if device.type == "cuda":
         convert_weights(model, torch.float16)
-    return model.to(device), Preprocess(resolution=model.visual.input_resolution)  # pyright: ignore[reportArgumentType]
+    return model.to(device), Preprocess.of(model.visual)

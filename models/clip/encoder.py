@@ -8,7 +8,6 @@ from torch import Tensor
 from models.clip.model import CLIP
 from models.clip.precision import Precision, resolve, to_precision
 from models.clip.preprocess import normalize
-from models.clip.tokenizer import tokenize
 
 
 class Encoder:
@@ -25,8 +24,9 @@ class Encoder:
 
         A batch that does not fit the device's memory is encoded in halves.
         """
+        visual = self.model.visual
         try:
-            batch = normalize(pixels.to(self.device, non_blocking=True))
+            batch = normalize(pixels.to(self.device, non_blocking=True), visual.mean, visual.std)  # pyright: ignore[reportArgumentType]
             return self.model.encode_image(batch).float().cpu().numpy()
         except torch.OutOfMemoryError:
             if len(pixels) == 1:
@@ -36,7 +36,7 @@ class Encoder:
 
     @torch.inference_mode()
     def texts(self, texts: list[str], *, batch_size: int = 256, truncate: bool = False) -> Float[np.ndarray, "n e"]:
-        tokens = tokenize(texts, context_length=self.model.context_length, truncate=truncate)
+        tokens = self.model.tokenize(texts, truncate=truncate)
         features = [self.model.encode_text(part.to(self.device)).float().cpu() for part in tokens.split(batch_size)]
         return torch.cat(features).numpy()
 

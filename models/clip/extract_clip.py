@@ -21,10 +21,9 @@ from torch import Tensor
 
 from models.clip.encoder import Encoder
 from models.clip.layouts import weights_file
-from models.clip.model import CLIP
 from models.clip.precision import Precision
 from models.clip.preprocess import Preprocess, PreprocessMode
-from models.clip.weights import URLS, find_weights, load_model
+from models.clip.weights import EMBEDDED, URLS, find_weights, load_model
 from models.clip.zero_shot import ShowPredictions, ZeroShot
 from utils.batching import Encoded, End, Failed, Sample, Start, encode_batches, prefetch
 from utils.errors import UserError, check_count, check_option
@@ -81,7 +80,7 @@ class ExtractCLIP:
         model_name = str(model_name)
         self._weights = find_weights(model_name, download_root=download_root, offline=offline)
         model = load_model(self._weights, activation=activation)
-        self._preprocess = Preprocess(_input_resolution(model), preprocess)
+        self._preprocess = Preprocess.of(model.visual, preprocess)
         self._encoder = Encoder(model, device=usable_device(device), precision=precision)
         self._zero_shot = ZeroShot.from_texts(self._encoder, _as_list(pred_texts)) if show_pred else None
         self.folder = f"{FEATURE_TYPE}/{folder_name(model_name)}"
@@ -223,13 +222,9 @@ def usable_device(device: str) -> torch.device:
 def folder_name(model_name: str) -> str:
     """`ViT-B/32` -> `ViT-B_32`; a checkpoint given by its path stands there by its stem."""
     path = Path(model_name).expanduser().absolute()
-    if model_name in URLS or not path.exists():
+    if model_name in {**URLS, **EMBEDDED} or not path.exists():
         return model_name.replace("/", "_")
     return path.name if path.is_dir() else path.stem
-
-
-def _input_resolution(model: CLIP) -> int:
-    return model.visual.input_resolution  # pyright: ignore[reportReturnType]
 
 
 def _video_facts(video: VideoReader) -> dict[str, Any]:

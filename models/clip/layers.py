@@ -15,6 +15,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
+def constructor_arguments(names: dict[str, Any]) -> dict[str, Any]:
+    """Called with `locals()` as a tower's constructor begins: what it was built with, so that it can be built again.
+
+    Towers keep it as `arguments`; a checkpoint carries it (see `models.clip.towers`).
+    """
+    return {name: value for name, value in names.items() if name not in ("self", "__class__")}
+
+
 class LayerNorm(nn.LayerNorm):
     """Computed in float32 whatever the input, as in the original: half precision loses the small variances."""
 

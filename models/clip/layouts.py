@@ -52,12 +52,16 @@ _TRANSPOSED = ("visual_projection.weight", "text_projection.weight")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`state` has OpenAI's keys; `activation` is None where the file does not tell (OpenAI's default then holds)."""
+    """`state` has OpenAI's keys; `activation` is None where the file does not tell (OpenAI's default then holds).
+
+    `architecture` is what our training saves beside the weights (`models.clip.towers.describe`).
+    """
 
     path: Path
     layout: str
     state: dict[str, Tensor]
     activation: str | None = None
+    architecture: Mapping[str, Any] | None = None
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -65,6 +69,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     file = weights_file(path)
     kind, content = _read_file(file)
     state = {key.replace("_orig_mod.", ""): value for key, value in _unwrap(content, path).items()}
+    if (
+        isinstance(content.get("architecture"), Mapping) and content["architecture"]
+    ):  # all keys are ours then: nothing to rename or to leave out
+        return Checkpoint(path, f"described {kind}", state, architecture=content["architecture"])
     state = {key: value for key, value in state.items() if not NOT_WEIGHTS.search(key)}
     for anchor, layout, rename in (
         (HUGGING_FACE_ANCHOR, "Hugging Face", _from_hugging_face),

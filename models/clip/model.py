@@ -17,15 +17,26 @@ from torch import Tensor, nn
 
 from models.clip.text import TextTransformer
 from models.clip.vision import ModifiedResNet, VisionTransformer
+from utils.errors import UserError
 
 HEAD_WIDTH = 64
+MAX_LOGIT_SCALE = math.log(100)
 
 
 class CLIP(nn.Module):
-    """`visual` and `text` are any two modules that give vectors of one width (and know their `dtype`)."""
+    """`visual` and `text` are any two towers that give vectors of one width; `models.clip.towers` lists ours.
+
+    An image tower has `input_resolution`, `mean`, `std`, `resize`, a text tower `context_length` and `tokenize`;
+    both have `output_dim`, `dtype`, `initialize()` and their constructor's `arguments`.
+    """
 
     def __init__(self, visual: nn.Module, text: nn.Module) -> None:
         super().__init__()
+        if visual.output_dim != text.output_dim:
+            raise UserError(
+                f"the towers do not meet: features of the image tower have {visual.output_dim} numbers, those of the "
+                f"text tower {text.output_dim}; give both the same embed_dim"
+            )
         self.visual = visual
         self.text = text
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
@@ -45,12 +56,16 @@ class CLIP(nn.Module):
     def vocab_size(self) -> int:
         return self.text.vocab_size  # pyright: ignore[reportReturnType]
 
+    def tokenize(self, texts: list[str], *, truncate: bool = False) -> Int[Tensor, "b t"]:
+        """Token ids as the text tower takes them; too long a text raises UserError unless `truncate`."""
+        return self.text.tokenize(texts, truncate=truncate)  # pyright: ignore[reportCallIssue]
+
     def encode_image(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
         """Preprocessed images -> features, not normalised."""
         return self.visual(image.to(self.dtype))
 
     def encode_text(self, text: Int[Tensor, "b t"]) -> Float[Tensor, "b e"]:
-        """Token ids of `clip.tokenize` -> features, not normalised."""
+        """Token ids of `tokenize` -> features, not normalised."""
         return self.text(text)
 
     def forward(
@@ -66,6 +81,11 @@ class CLIP(nn.Module):
         """Initial weights for training, as in the original."""
         self.visual.initialize()  # pyright: ignore[reportCallIssue]
         self.text.initialize()  # pyright: ignore[reportCallIssue]
+
+    def clamp_logit_scale(self) -> None:
+        """Keep the factor on the cosines within 1..100: called after each step of the optimizer, as in the paper."""
+        with torch.no_grad():
+            self.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
 
 # OpenAI's state dicts keep the text tower at the top level, beside `visual.` and `logit_scale`.

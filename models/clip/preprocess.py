@@ -1,5 +1,7 @@
 """Images -> what the towers see: short side to n pixels (bicubic), centre crop n x n, RGB, then normalised.
 
+A tower may ask for other numbers, or for the whole image squashed into the n x n square (`Preprocess.of`).
+
 Two ways to the same pixels, both ending in uint8 (3, n, n) so that little data travels between threads:
 - `exact`: the official PIL pipeline, to the bit (openai/CLIP: resize in the image's own mode, then RGB);
 - `fast`: antialiased bicubic on uint8 tensors; at most 2 of 255 levels away, in few pixels, and several times
@@ -14,11 +16,13 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
+Color = tuple[float, float, float]  # red, green, blue; 0..1
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 PreprocessMode = Literal["exact", "fast"]
+Resize = Literal["crop", "squash"]
 
 
 def resized_size(width: int, height: int, resolution: int) -> tuple[int, int]:
@@ -39,13 +43,21 @@ class Preprocess:
 
     resolution: int
     mode: PreprocessMode = "exact"
+    resize: Resize = "crop"  # `squash` gives up the aspect ratio and keeps the edges
+    mean: Color = MEAN
+    std: Color = STD
+
+    @classmethod
+    def of(cls, visual: nn.Module, mode: PreprocessMode = "exact") -> "Preprocess":
+        """As the image tower says."""
+        return cls(visual.input_resolution, mode, visual.resize, visual.mean, visual.std)  # pyright: ignore[reportArgumentType]
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "3 n n"]:
-        return normalize(self.pixels(image).unsqueeze(0))[0]
+        return normalize(self.pixels(image).unsqueeze(0), self.mean, self.std)[0]
 
     def pixels(self, image: Image.Image) -> UInt8[Tensor, "3 n n"]:
         """A PIL image of any mode -> uint8 (3, n, n), always the exact way."""
-        width, height = resized_size(*image.size, self.resolution)
+        width, height = self._resized_size(*image.size)
         left, top = crop_offset(width, self.resolution), crop_offset(height, self.resolution)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
         image = image.crop((left, top, left + self.resolution, top + self.resolution)).convert("RGB")
@@ -56,16 +68,21 @@ class Preprocess:
         if self.mode == "exact":
             return self.pixels(Image.fromarray(rgb))
         height, width = rgb.shape[:2]
-        new_width, new_height = resized_size(width, height, self.resolution)
+        new_width, new_height = self._resized_size(width, height)
         left, top = crop_offset(new_width, self.resolution), crop_offset(new_height, self.resolution)
         frame = torch.from_numpy(rgb).permute(2, 0, 1).unsqueeze(0)  # stays channels-last: the fast uint8 kernel
         if (new_width, new_height) != (width, height):
             frame = F.interpolate(frame, (new_height, new_width), mode="bicubic", antialias=True)
         return frame[0, :, top : top + self.resolution, left : left + self.resolution]
 
+    def _resized_size(self, width: int, height: int) -> tuple[int, int]:
+        if self.resize == "squash":
+            return self.resolution, self.resolution
+        return resized_size(width, height, self.resolution)
 
-def normalize(pixels: UInt8[Tensor, "b 3 n n"]) -> Float[Tensor, "b 3 n n"]:
+
+def normalize(pixels: UInt8[Tensor, "b 3 n n"], mean: Color = MEAN, std: Color = STD) -> Float[Tensor, "b 3 n n"]:
     """uint8 0..255 -> float32, the same operations in the same order as ToTensor and Normalize."""
-    mean = torch.tensor(MEAN, device=pixels.device).view(1, 3, 1, 1)
-    std = torch.tensor(STD, device=pixels.device).view(1, 3, 1, 1)
-    return pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255).sub_(mean).div_(std)
+    shift = torch.tensor(mean, device=pixels.device).view(1, 3, 1, 1)
+    scale = torch.tensor(std, device=pixels.device).view(1, 3, 1, 1)
+    return pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255).sub_(shift).div_(scale)

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from models.clip.layers import LayerNorm, Transformer
+from models.clip.layers import LayerNorm, Transformer, constructor_arguments
+from models.clip.tokenizer import tokenize
 
 
 class TextTransformer(nn.Module):
@@ -24,6 +25,7 @@ class TextTransformer(nn.Module):
         embed_dim: int = 512,
         activation: str = "quick_gelu",
     ) -> None:
+        self.arguments = constructor_arguments(locals())
         super().__init__()
         self.context_length, self.vocab_size, self.output_dim = context_length, vocab_size, embed_dim
         self.token_embedding = nn.Embedding(vocab_size, width)
@@ -37,10 +39,15 @@ class TextTransformer(nn.Module):
         return self.text_projection.dtype
 
     def forward(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b e"]:
-        x = self.token_embedding(tokens).to(self.dtype) + self.positional_embedding.to(self.dtype)  # (b, t, c)
+        positions = self.positional_embedding[: tokens.shape[1]].to(self.dtype)  # fewer for ids cut after the last end
+        x = self.token_embedding(tokens).to(self.dtype) + positions  # (b, t, c)
         x = self.ln_final(self.transformer(x))
         end = tokens.argmax(dim=-1)  # the end token has the largest id
         return x[torch.arange(len(x), device=x.device), end] @ self.text_projection
+
+    def tokenize(self, texts: list[str], *, truncate: bool = False) -> Int[Tensor, "b t"]:
+        """CLIP's own tokens at this tower's length; see `models.clip.tokenizer.tokenize`."""
+        return tokenize(texts, context_length=self.context_length, truncate=truncate)
 
     def initialize(self) -> None:
         nn.init.normal_(self.token_embedding.weight, std=0.02)

@@ -1,21 +1,28 @@
 """The two image towers of CLIP: a vision transformer and a modified ResNet.
 
 Both are read as trunk -> head: `trunk` gives the grid (patches or map), `head` one vector an image.
+An image tower says how its images are prepared: `input_resolution`, `mean`, `std`, `resize`.
 Paper: Radford et al. 2021, section 2.4. Original code: openai/CLIP, `clip/model.py`; same parameter names.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from models.clip.layers import LayerNorm, Transformer
+from models.clip.layers import LayerNorm, Transformer, constructor_arguments
+from models.clip.preprocess import MEAN, STD, Color, Resize
 
 
 class VisionTransformer(nn.Module):
     """Patches + class token -> blocks -> class token -> embedding. Input (b, 3, n, n) with n = `resolution`."""
+
+    mean: Color = MEAN
+    std: Color = STD
+    resize: Resize = "crop"
 
     def __init__(
         self,
@@ -28,6 +35,7 @@ class VisionTransformer(nn.Module):
         embed_dim: int,
         activation: str = "quick_gelu",
     ) -> None:
+        self.arguments = constructor_arguments(locals())
         super().__init__()
         self.input_resolution, self.patch_size, self.output_dim = resolution, patch_size, embed_dim
         self.conv1 = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
@@ -118,9 +126,12 @@ class AttentionPool(nn.Module):
 class ModifiedResNet(nn.Module):
     """ResNet with a three-convolution stem, anti-aliased strides and an attention pool. Input (b, 3, n, n)."""
 
-    def __init__(
-        self, *, resolution: int, layers: tuple[int, int, int, int], width: int, heads: int, embed_dim: int
-    ) -> None:
+    mean: Color = MEAN
+    std: Color = STD
+    resize: Resize = "crop"
+
+    def __init__(self, *, resolution: int, layers: Sequence[int], width: int, heads: int, embed_dim: int) -> None:
+        self.arguments = constructor_arguments(locals())
         super().__init__()
         self.input_resolution, self.output_dim = resolution, embed_dim
         self.conv1 = nn.Conv2d(3, width // 2, 3, stride=2, padding=1, bias=False)

@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from models.clip.layers import ACTIVATIONS
 from models.clip.layouts import Checkpoint, read_checkpoint
 from models.clip.model import CLIP, infer_architecture
+from models.clip.towers import WithoutInitialWeights, build_empty, has_mixers, infer_mixers
 from utils.errors import UserError, check_option, did_you_mean
 from utils.store.provenance import file_sha256
 
@@ -38,6 +38,7 @@ URLS = {
 }
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 CUSTOM = CHECKPOINTS / "CLIP-custom.pth"
+EMBEDDED = {"tiny": CHECKPOINTS / "tiny.pt"}  # comes with the project: works offline
 CACHE = Path("~/.cache/clip")
 _CHUNK_BYTES = 1 << 20
 _ATTEMPTS = 5
@@ -49,7 +50,9 @@ def available_models() -> list[str]:
 
 
 def find_weights(name: str, *, download_root: str | Path | None = None, offline: bool = False) -> Path:
-    """The checkpoint behind `model_name`: a name of OpenAI's (downloaded once), `custom`, or a path."""
+    """The checkpoint behind `model_name`: OpenAI's (downloaded once), `tiny` (embedded), `custom`, or a path."""
+    if name in EMBEDDED:
+        return EMBEDDED[name]
     if name in URLS:
         return download(URLS[name], Path(download_root or CACHE).expanduser(), offline=offline)
     if name == "custom":
@@ -59,7 +62,7 @@ def find_weights(name: str, *, download_root: str | Path | None = None, offline:
     path = Path(name).expanduser()
     if path.exists():
         return path
-    names = [*URLS, "custom"]
+    names = [*URLS, *EMBEDDED, "custom"]
     raise UserError(
         f"model_name={name}: neither a model nor the path of a checkpoint; {did_you_mean(name, names)}"
         f"Models: {', '.join(names)}"
@@ -67,21 +70,12 @@ def find_weights(name: str, *, download_root: str | Path | None = None, offline:
 
 
 def load_model(path: Path, *, activation: str | None = None) -> CLIP:
-    """Build the model a checkpoint's shapes ask for; float32, on the CPU, in evaluation mode.
+    """Build the model a checkpoint describes, or its shapes ask for; float32, on the CPU, in evaluation mode.
 
     `activation` (`quick_gelu` or `gelu`) overrides what the checkpoint says; OpenAI's is the default.
     """
     checkpoint = read_checkpoint(path)
-    activation = activation or checkpoint.activation or "quick_gelu"
-    check_option("activation", activation, ACTIVATIONS)
-    try:
-        architecture = infer_architecture(checkpoint.state)
-    except (KeyError, IndexError, ValueError) as error:
-        raise UserError(
-            f"{path}: read as {checkpoint.layout}, but incomplete: {error} is missing or misshapen"
-        ) from error
-    with torch.device("meta"), WithoutInitialWeights():
-        model = architecture.build(activation)
+    model = _empty_model(checkpoint, activation)
     _check_keys(checkpoint, model.state_dict())
     # Copies: the checkpoint may be mapped from the disk, where somebody may write over it.
     state = {
@@ -89,16 +83,28 @@ def load_model(path: Path, *, activation: str | None = None) -> CLIP:
         for key, value in checkpoint.state.items()
     }
     model.load_state_dict(state, strict=True, assign=True)
-    return model.requires_grad_(True).eval()
+    return model.eval()
 
 
-class WithoutInitialWeights(TorchFunctionMode):
-    """They would be thrown away; and making them on the meta device imports PyTorch's compiler, which takes seconds."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        if getattr(function, "__module__", None) == "torch.nn.init":
-            return (kwargs or {}).get("tensor", args[0] if args else None)
-        return function(*args, **(kwargs or {}))
+def _empty_model(checkpoint: Checkpoint, activation: str | None) -> CLIP:
+    activation = activation or checkpoint.activation
+    if activation:
+        check_option("activation", activation, ACTIVATIONS)
+    description = checkpoint.architecture
+    try:
+        if description is None and has_mixers(checkpoint.state):
+            description = infer_mixers(checkpoint.state)
+        if description is not None:
+            return build_empty(description, activation=activation)
+        architecture = infer_architecture(checkpoint.state)
+    except UserError as error:
+        raise UserError(f"{checkpoint.path}: {error}") from error
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(
+            f"{checkpoint.path}: read as {checkpoint.layout}, but incomplete: {error} is missing or misshapen"
+        ) from error
+    with torch.device("meta"), WithoutInitialWeights():
+        return architecture.build(activation or "quick_gelu")
 
 
 def _check_keys(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> None:

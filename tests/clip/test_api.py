@@ -10,6 +10,7 @@ from PIL import Image
 from shared_data import ROOT
 
 from models import clip
+from models.clip import ExtractCLIP
 from models.clip.extract_clip import folder_name
 from utils.errors import UserError
 
@@ -126,3 +127,14 @@ def test_folders_are_named_after_the_model(tiny: Path, tmp_path: Path, monkeypat
     assert folder_name(f"{tmp_path}/clip-v1.5/") == "clip-v1.5"
     monkeypatch.setenv("HOME", str(tiny.parent))
     assert folder_name("~/tiny.pt") == "tiny"
+
+
+def test_the_embedded_model_names_the_cat() -> None:
+    """Offline, on the sample whose first four seconds show a cat (sample/README.md)."""
+    kinds = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    extractor = ExtractCLIP(model_name="tiny", extraction_fps=1, device="cpu", offline=True)
+    features = extractor.extract(ROOT / "sample" / "v_GGSY1Qvo990.mp4")["clip"]
+    model, _ = clip.load("tiny", device="cpu")
+    texts = model.encode_text(clip.tokenize([f"a photo of a {kind}" for kind in kinds])).detach().numpy()
+    best = (features @ (texts / np.linalg.norm(texts, axis=1, keepdims=True)).T).argmax(axis=1)
+    assert [kinds[i] for i in best[:4]] == ["cat"] * 4

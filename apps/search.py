@@ -1,0 +1,124 @@
+"""Find pictures by words: the pictures whose features lie nearest to those of the text.
+
+Every picture is embedded once, however often a list names it or its copies, and the best `top` are shown as they are.
+(The notebook this goes back to embedded a picture for each of its captions and then took every fifth of the best.)
+"""
+
+import io
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from apps.contact_sheet import contact_sheet
+from evaluation.subject import Subject, open_image, unit_rows
+from utils.errors import MediaError, UserError, check_count
+from utils.media.inputs import find_items
+from utils.media.pictures import IMAGE_ENDINGS
+from utils.store.atomic import atomic_write
+from utils.store.plain_json import encode
+from utils.store.provenance import file_sha256
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Match:
+    rank: int  # 1 is best
+    path: Path
+    score: float  # cosine
+
+
+@dataclass(frozen=True)
+class ImageIndex:
+    """Pictures and their features, of length 1, computed once for all queries."""
+
+    paths: list[Path]
+    features: Float[np.ndarray, "n e"]
+
+    @classmethod
+    def build(cls, subject: Subject, paths: Sequence[Path]) -> "ImageIndex":
+        """UserError where no picture is left; those that cannot be read and copies of others are left out."""
+        usable = _usable(paths)
+        if not usable:
+            raise UserError(f"image_paths: none of the {len(paths)} images can be read")
+        images = [partial(open_image, path) for path in usable]
+        return cls(usable, unit_rows(subject.images(images, title="search")))
+
+    def find(self, text: Float[np.ndarray, " e"], top: int) -> list[Match]:
+        """The `top` nearest pictures, best first; of equals the first in the list."""
+        cosines = self.features @ unit_rows(text[None])[0]
+        best = np.argsort(-cosines, kind="stable")[:top]
+        return [Match(rank, self.paths[k], float(cosines[k])) for rank, k in enumerate(best.tolist(), start=1)]
+
+
+def search(
+    *,
+    query: str | Sequence[str],
+    image_paths: str | list[str] | None = None,
+    file_with_image_paths: str | None = None,
+    top: int = 9,
+    columns: int = 3,
+    output_path: str | Path = "./output/search",
+    **subject: Any,
+) -> int:
+    """Print the best pictures for each query and write `<query>.png` and `<query>.json`; exit status 0.
+
+    `subject`: `model_name`, `device`, `precision` ..., the arguments of `Subject.load`.
+    """
+    check_count("top", top)
+    check_count("columns", columns)
+    queries = [str(text) for text in ([query] if isinstance(query, str | int | float) else query)]
+    if not queries or not all(text.strip() for text in queries):
+        raise UserError("query: expected a text, or a list of texts")
+    items = find_items(image_paths, file_with_image_paths, suffixes=frozenset(IMAGE_ENDINGS), kind="image")
+    model = Subject.load(**subject)
+    index = ImageIndex.build(model, [item.path for item in items])
+    logger.info("%d different images", len(index.paths))
+    for text, features, name in zip(queries, model.texts(queries), file_names(queries), strict=True):
+        matches = index.find(features, top)
+        print("\n".join([text, *(f"{match.score:8.4f}  {match.path}" for match in matches)]))
+        _write(Path(output_path) / name, text, matches, model, columns)
+    return 0
+
+
+def file_names(queries: Sequence[str]) -> list[str]:
+    """A name for each query that any file system takes, no two alike: "a cat!" -> `a_cat`."""
+    names: list[str] = []
+    for text in queries:
+        name = re.sub(r"\W+", "_", text).strip("_").lower()[:40] or "query"
+        number = 1
+        while (numbered := name if number == 1 else f"{name}_{number}") in names:
+            number += 1
+        names.append(numbered)
+    return names
+
+
+def _write(path: Path, query: str, matches: list[Match], model: Subject, columns: int) -> None:
+    labels = [(f"{match.rank}. {match.path.name}", f"{match.score:.4f}") for match in matches]
+    sheet = contact_sheet([open_image(match.path) for match in matches], labels, title=query, columns=columns)
+    picture = io.BytesIO()
+    sheet.save(picture, format="PNG")
+    found = [{"rank": match.rank, "path": match.path, "score": match.score} for match in matches]
+    content = {"query": query, "model": model.facts, "matches": found}
+    for ending, data in ((".png", picture.getvalue()), (".json", encode(content, indent=2))):
+        with atomic_write(path.with_name(path.name + ending)) as file:
+            file.write(data)
+
+
+def _usable(paths: Sequence[Path]) -> list[Path]:
+    first: dict[str, Path] = {}
+    for path in paths:
+        try:
+            open_image(path).close()
+            first.setdefault(file_sha256(path), path)
+        except MediaError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    return list(first.values())

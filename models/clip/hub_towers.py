@@ -1,0 +1,251 @@
+"""Towers around models of other libraries: any timm model for images, DistilBERT for texts.
+
+Original: seed of a small dual encoder on Flickr8k (timm ResNet-50 + `distilbert-base-uncased`, projections to 256).
+Both are trunk -> projection. Deliberate differences:
+- a frozen trunk (`trainable=False`) stays in evaluation mode, else its BatchNorm would go on moving;
+- images are squashed with an antialiased bicubic filter (there: OpenCV's bilinear one, which aliases);
+- texts are padded to the longest of a batch instead of the longest of the whole split: padding is masked anyway.
+timm and transformers are imported when a tower is built: they are slow to import.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from models.clip.layers import LayerNorm, constructor_arguments
+from models.clip.preprocess import Color, Resize
+from models.clip.wordpiece import SPECIAL, learn_vocabulary, tokenize, wordpiece
+from utils.errors import UserError, check_option, did_you_mean
+
+logger = logging.getLogger(__name__)
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PROJECTIONS = ("head", "linear")
+
+
+class ProjectionHead(nn.Module):
+    """p = Linear(x); LayerNorm(p + Dropout(Linear(GELU(p)))). (b, in_dim) -> (b, out_dim)"""
+
+    def __init__(self, in_dim: int, out_dim: int, *, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.projection = nn.Linear(in_dim, out_dim)
+        self.fc = nn.Linear(out_dim, out_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.layer_norm = LayerNorm(out_dim)
+
+    def forward(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b e"]:
+        projected = self.projection(x)
+        return self.layer_norm(projected + self.dropout(self.fc(F.gelu(projected))))
+
+
+def _projection(kind: str, in_dim: int, out_dim: int, dropout: float) -> nn.Module:
+    check_option("projection", kind, PROJECTIONS)
+    if kind == "head":
+        return ProjectionHead(in_dim, out_dim, dropout=dropout)
+    return nn.Linear(in_dim, out_dim, bias=False)
+
+
+class TimmTower(nn.Module):
+    """Any model of timm: its pooled features (2048 of ResNet-50) -> (b, embed_dim). Input (b, 3, n, n)."""
+
+    mean: Color = IMAGENET_MEAN
+    std: Color = IMAGENET_STD
+    resize: Resize = "squash"
+
+    def __init__(
+        self,
+        *,
+        model_name: str = "resnet50",
+        pretrained: bool = False,
+        embed_dim: int = 256,
+        projection: str = "head",
+        dropout: float = 0.1,
+        trainable: bool = True,
+        resolution: int = 224,
+    ) -> None:
+        # Built again, the weights come from the checkpoint.
+        self.arguments = constructor_arguments(locals()) | {"pretrained": False}
+        super().__init__()
+        self.input_resolution, self.output_dim, self.trainable = resolution, embed_dim, trainable
+        self.trunk = _timm_model(model_name, pretrained, resolution).requires_grad_(trainable)
+        width = getattr(self.trunk, "head_hidden_size", None) or self.trunk.num_features
+        self.projection = _projection(projection, width, embed_dim, dropout)  # pyright: ignore[reportArgumentType]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return _precision(self)
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
+        with _mixed(self.dtype, x.device):
+            return self.projection(self.trunk(x))
+
+    def train(self, mode: bool = True) -> "TimmTower":
+        super().train(mode)
+        self.trunk.train(mode and self.trainable)
+        return self
+
+    def initialize(self) -> None:
+        """Nothing: timm has set its initial or pretrained weights, PyTorch those of the projection."""
+
+
+def _timm_model(name: str, pretrained: bool, resolution: int) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):  # a path or an address of a hub would be opened, whoever wrote it into a checkpoint
+        near = did_you_mean(name, timm.list_models())
+        raise UserError(f"model_name={name}: no model of timm; {near}timm.list_models() names them")
+    config = timm.get_pretrained_cfg(name)
+    fixed = config is not None and config.fixed_input_size
+    try:
+        size: dict[str, Any] = {"img_size": resolution} if fixed else {}
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **size)
+    except OSError as error:
+        raise UserError(f"model_name={name}: its weights cannot be fetched; pretrained=false does without") from error
+
+
+class DistilBertTower(nn.Module):
+    """DistilBERT read at [CLS], position 0 of the last hidden state (b, t, 768) -> (b, embed_dim).
+
+    `pretrained`: a folder, or a name on the Hugging Face hub such as `distilbert-base-uncased`; where the hub cannot
+    be reached, a warning, and the tower is built from its sizes like with None. It then has no vocabulary:
+    `learn_vocabulary(captions)` comes before `tokenize`, the optimizer and the first step.
+    `positions` is the longest text the trunk can take, `context_length` where texts are cut.
+    """
+
+    def __init__(
+        self,
+        *,
+        pretrained: str | None = None,
+        vocabulary: Sequence[str] | None = None,
+        lowercase: bool = True,
+        embed_dim: int = 256,
+        projection: str = "head",
+        dropout: float = 0.1,
+        trainable: bool = True,
+        context_length: int = 200,
+        width: int = 768,
+        layers: int = 6,
+        heads: int = 12,
+        hidden_width: int = 3072,
+        positions: int = 512,
+    ) -> None:
+        arguments: dict[str, Any] = constructor_arguments(locals()) | {"pretrained": None}
+        super().__init__()
+        found = _pretrained_distilbert(pretrained) if pretrained else None
+        if found:
+            self.trunk, facts = found
+            arguments |= facts
+        else:
+            self.trunk = _distilbert(len(vocabulary or SPECIAL), width, layers, heads, hidden_width, positions)
+        self.arguments = arguments
+        self.context_length, self.output_dim, self.trainable = context_length, embed_dim, trainable
+        if context_length > arguments["positions"]:
+            raise UserError(f"context_length={context_length}: this DistilBERT takes {arguments['positions']} at most")
+        self.trunk.requires_grad_(trainable)
+        self.projection = _projection(projection, arguments["width"], embed_dim, dropout)
+        self._set_vocabulary(arguments["vocabulary"])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return _precision(self)
+
+    @property
+    def vocabulary(self) -> Sequence[str] | None:
+        """WordPieces in the order of their ids; None before they are learned."""
+        return self.arguments["vocabulary"]
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.vocabulary or SPECIAL)
+
+    def forward(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b e"]:
+        mask = (tokens != self._pad_id).to(torch.long)
+        with _mixed(self.dtype, tokens.device):
+            hidden = self.trunk(input_ids=tokens, attention_mask=mask).last_hidden_state  # (b, t, c)
+            return self.projection(hidden[:, 0])
+
+    def tokenize(self, texts: list[str], *, truncate: bool = False) -> Int[Tensor, "b t"]:
+        """[CLS] text [SEP], int32, padded to the longest of `texts`."""
+        if self._tokenizer is None:
+            raise UserError("this DistilBERT has no vocabulary yet: learn_vocabulary(captions) makes one")
+        return tokenize(self._tokenizer, texts, longest=self.context_length, pad_id=self._pad_id, truncate=truncate)
+
+    def learn_vocabulary(self, captions: Iterable[str], *, size: int = 30_522) -> None:
+        """Make a WordPiece vocabulary of the captions and word embeddings for it. The same captions give the same."""
+        vocabulary = learn_vocabulary(captions, size=size, lowercase=self.arguments["lowercase"])
+        old = self.trunk.embeddings.word_embeddings
+        new = nn.Embedding(len(vocabulary), old.embedding_dim, padding_idx=0, device=old.weight.device)
+        nn.init.normal_(new.weight, std=0.02)  # as transformers does
+        nn.init.zeros_(new.weight[0].data)
+        self.trunk.embeddings.word_embeddings = new.requires_grad_(self.trainable)
+        self.trunk.config.vocab_size = len(vocabulary)
+        self._set_vocabulary(vocabulary)
+
+    def _set_vocabulary(self, vocabulary: Sequence[str] | None) -> None:
+        self.arguments["vocabulary"] = vocabulary
+        self._pad_id = list(vocabulary or SPECIAL).index("[PAD]")
+        self._tokenizer = wordpiece(vocabulary, lowercase=self.arguments["lowercase"]) if vocabulary else None
+
+    def train(self, mode: bool = True) -> "DistilBertTower":
+        super().train(mode)
+        self.trunk.train(mode and self.trainable)
+        return self
+
+    def initialize(self) -> None:
+        """Nothing: transformers has set its initial or pretrained weights, PyTorch those of the projection."""
+
+
+def _distilbert(words: int, width: int, layers: int, heads: int, hidden_width: int, positions: int) -> Any:
+    from transformers import DistilBertConfig, DistilBertModel
+
+    sizes: dict[str, Any] = {"dim": width, "n_layers": layers, "n_heads": heads, "hidden_dim": hidden_width}
+    return DistilBertModel(DistilBertConfig(vocab_size=words, max_position_embeddings=positions, **sizes))
+
+
+def _pretrained_distilbert(name: str) -> tuple[Any, dict[str, Any]] | None:
+    """The trunk and the arguments that describe it; None, with a warning, where the hub cannot be reached."""
+    from transformers import DistilBertModel, DistilBertTokenizerFast
+
+    path = Path(name).expanduser()
+    is_folder = path.is_dir()
+    if not is_folder and name.startswith(("/", ".", "~")):
+        raise UserError(f"pretrained={name}: no such folder")
+    source = str(path) if is_folder else name
+    try:
+        trunk = DistilBertModel.from_pretrained(source)
+        tokenizer = DistilBertTokenizerFast.from_pretrained(source)
+    except OSError as error:
+        if is_folder:
+            raise UserError(f"pretrained={name}: not a folder with a DistilBERT model and its tokenizer") from error
+        logger.warning("pretrained=%s cannot be fetched here: the text tower starts from random weights", name)
+        return None
+    config, words = trunk.config, tokenizer.get_vocab()
+    if len(words) <= len(SPECIAL):  # transformers makes an empty tokenizer where it finds no file of one
+        raise UserError(f"pretrained={name}: no vocabulary there: expected tokenizer.json or vocab.txt")
+    return trunk, {
+        "vocabulary": sorted(words, key=words.__getitem__),
+        "lowercase": bool(tokenizer.do_lower_case),
+        "width": config.dim,
+        "layers": config.n_layers,
+        "heads": config.n_heads,
+        "hidden_width": config.hidden_dim,
+        "positions": config.max_position_embeddings,
+    }
+
+
+def _precision(tower: nn.Module) -> torch.dtype:
+    """Half precision if any weight is kept in it."""
+    kinds = (parameter.dtype for parameter in tower.parameters())
+    return next((kind for kind in kinds if kind in (torch.float16, torch.bfloat16)), torch.float32)
+
+
+def _mixed(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[Any]:
+    """Weights partly in half precision: these libraries' norms and additions need autocast to go with them."""
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)

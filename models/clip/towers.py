@@ -1,0 +1,142 @@
+"""The architecture of a model as plain data, and back: what training saves beside the weights.
+
+`{"visual": {"tower": "TimmTower", "arguments": {...}}, "text": {...}}`: class names and constructor arguments, the
+vocabulary of a text tower that has its own included. Only the towers listed here are built: a checkpoint from
+somewhere can neither import nor download anything.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from models.clip.hub_towers import DistilBertTower, TimmTower
+from models.clip.mixer import TextMixer, VisionMixer
+from models.clip.model import CLIP, infer_architecture
+from models.clip.text import TextTransformer
+from models.clip.vision import ModifiedResNet, VisionTransformer
+from utils.errors import UserError
+
+HUB_TOWERS = (TimmTower, DistilBertTower)
+VISION_TOWERS: dict[str, type[nn.Module]] = {
+    tower.__name__: tower for tower in (VisionTransformer, ModifiedResNet, VisionMixer, TimmTower)
+}
+TEXT_TOWERS: dict[str, type[nn.Module]] = {
+    tower.__name__: tower for tower in (TextTransformer, TextMixer, DistilBertTower)
+}
+MIXER_ANCHOR = "mixer.resblocks.0.token_mlp.c_fc.weight"
+
+
+def describe(model: CLIP) -> dict[str, Any]:
+    """Plain JSON from which `build` makes the same model, apart from its weights."""
+    return {name: _describe(getattr(model, name)) for name in ("visual", "text")}
+
+
+def told_by_shapes(model: CLIP) -> bool:
+    """Whether the weights alone, in OpenAI's layout, give this model back, as other tools will read them."""
+    try:
+        with torch.device("meta"), WithoutInitialWeights():
+            rebuilt = infer_architecture(model.state_dict()).build()
+    except (KeyError, ValueError):
+        return False
+    return describe(rebuilt) == describe(model)
+
+
+def _describe(tower: nn.Module) -> dict[str, Any]:
+    assert isinstance(tower.arguments, dict)
+    return {"tower": type(tower).__name__, "arguments": {key: _plain(value) for key, value in tower.arguments.items()}}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def build(description: Mapping[str, Any], *, activation: str | None = None) -> CLIP:
+    """The model that `describe` described, with initial weights; UserError if it names anything but our towers.
+
+    `activation` replaces that of all towers that have the choice.
+    """
+    visual = _build(description, "visual", VISION_TOWERS, activation)
+    return CLIP(visual, _build(description, "text", TEXT_TOWERS, activation))
+
+
+def _build(
+    description: Mapping[str, Any], name: str, towers: Mapping[str, type[nn.Module]], activation: str | None
+) -> nn.Module:
+    try:
+        kind, arguments = description[name]["tower"], dict(description[name]["arguments"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"architecture: expected {name}.tower and {name}.arguments, found {description!r:.99}"
+        ) from error
+    if kind not in towers:
+        raise UserError(f"architecture: {name}.tower={kind} is none of this project's: {', '.join(towers)}")
+    if issubclass(towers[kind], HUB_TOWERS) and arguments.get("pretrained"):
+        raise UserError(f"architecture: {name}.arguments.pretrained={arguments['pretrained']}: expected none")
+    if activation and "activation" in arguments:
+        arguments["activation"] = activation
+    try:
+        return towers[kind](**arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"architecture: {name}.arguments do not fit {kind} ({error})") from error
+
+
+def build_empty(description: Mapping[str, Any], *, activation: str | None = None) -> CLIP:
+    """The same, for weights that are to be assigned: without memory where that is possible.
+
+    Towers of other libraries compute tables as they are built, which are in no state dict: these are built in full.
+    """
+    hub = [tower.__name__ for tower in HUB_TOWERS]
+    in_full = any(isinstance(tower, Mapping) and tower.get("tower") in hub for tower in description.values())
+    if in_full:
+        return build(description, activation=activation)
+    with torch.device("meta"), WithoutInitialWeights():
+        return build(description, activation=activation)
+
+
+class WithoutInitialWeights(TorchFunctionMode):
+    """They would be thrown away; and making them on the meta device imports PyTorch's compiler, which takes seconds."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return (kwargs or {}).get("tensor", args[0] if args else None)
+        return function(*args, **(kwargs or {}))
+
+
+def has_mixers(state: Mapping[str, Tensor]) -> bool:
+    return f"visual.{MIXER_ANCHOR}" in state or MIXER_ANCHOR in state
+
+
+def infer_mixers(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The description of a pair of Mixers, read off the shapes; KeyError names the tensor that is missing.
+
+    What shapes cannot tell (`pad_mask`, `pool`) is taken as the default. A Mixer beside another kind of tower needs
+    the description that training saves.
+    """
+    width, _, patch_size, _ = state["visual.conv1.weight"].shape
+    tokens = state[f"visual.{MIXER_ANCHOR}"].shape[1]
+    vocab_size, text_width = state["token_embedding.weight"].shape
+    visual = {
+        "resolution": round((tokens - 1) ** 0.5) * patch_size,
+        "patch_size": patch_size,
+        "width": width,
+        "layers": _count("visual.mixer.resblocks.", state),
+        "embed_dim": state["visual.proj"].shape[1],
+    }
+    text = {
+        "context_length": state[MIXER_ANCHOR].shape[1],
+        "vocab_size": vocab_size,
+        "width": text_width,
+        "layers": _count("mixer.resblocks.", state),
+        "embed_dim": state["text_projection"].shape[1],
+    }
+    return {
+        "visual": {"tower": "VisionMixer", "arguments": visual},
+        "text": {"tower": "TextMixer", "arguments": text},
+    }
+
+
+def _count(prefix: str, state: Mapping[str, Tensor]) -> int:
+    return len({key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)})

@@ -1,0 +1,166 @@
+"""Zero-shot and linear probe: by hand, by a loop, by another optimiser; folders and zip archives."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.optimize import minimize
+
+from evaluation.class_images import class_images
+from evaluation.linear_probe import LinearProbe, choose_penalty, fit
+from evaluation.subject import unit_rows
+from evaluation.templates import class_weights, find_templates
+from evaluation.zero_shot import ZeroShotClassification, accuracies, confusion_matrix
+from tests.conftest import SHARED
+from tests.evaluation.stand_in import mean_colour, random_features, stand_in
+from utils.errors import UserError
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "sky_blue": (0, 0, 255)}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four pictures of each of three colours, in two splits, also as a zip archive."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name, colour in COLOURS.items():
+            (tmp_path / split / name).mkdir(parents=True)
+            for k in range(4):
+                shade = tuple(int(level) for level in np.clip(np.array(colour) + rng.integers(-40, 41, 3), 0, 255))
+                Image.new("RGB", (8, 8), shade).save(tmp_path / split / name / f"{k}.png")
+    with zipfile.ZipFile(tmp_path / "colours.zip", "w") as archive:
+        for path in tmp_path.glob("*/*/*.png"):
+            archive.write(path, path.relative_to(tmp_path).as_posix())
+    return tmp_path
+
+
+def colour_of(text: str) -> np.ndarray:
+    return next(np.array(COLOURS[name]) / 255 for name in COLOURS if name.replace("_", " ") in text)
+
+
+@pytest.mark.parametrize("path", ["test", "colours.zip/test"])
+def test_zero_shot_of_a_model_that_sees_colours(folder, path):
+    evaluation = ZeroShotClassification(class_images_path=str(folder / path), templates="photo")
+    result = evaluation(stand_in(picture=mean_colour, text=colour_of))
+    assert result.metrics == {"top1_percent": 100, "top5_percent": 100, "mean_class_accuracy_percent": 100}
+    assert result.details["top1_percent_of_class"] == {"green": 100, "red": 100, "sky blue": 100}
+    assert result.details["confusion"] == (4 * np.eye(3, dtype=int)).tolist()
+    assert result.data["num_images"] == 12
+
+
+def test_a_collapsed_model_scores_nothing(folder):
+    evaluation = ZeroShotClassification(class_images_path=str(folder / "test"))
+    assert evaluation(stand_in()).metrics["top1_percent"] == 0
+
+
+def test_accuracies_by_hand():
+    scores = np.array([[3.0, 2, 1], [3, 2, 1], [1, 1, 1], [0, 1, 5]])
+    labels = np.array([0, 1, 0, 2])
+    found = accuracies(scores, labels)
+    assert found["top1_percent"] == 50
+    assert found["mean_class_accuracy_percent"] == pytest.approx(100 * (0.5 + 0 + 1) / 3)
+    assert confusion_matrix(scores, labels).tolist() == [[2, 0, 0], [1, 0, 0], [0, 0, 1]]
+
+
+def test_top5_equals_a_loop():
+    rng = np.random.default_rng(0)
+    scores, labels = rng.standard_normal((200, 30)), rng.integers(0, 30, 200)
+    best = [sorted(range(30), key=lambda k, row=row: -row[k])[:5] for row in scores]
+    right = np.mean([label in top for top, label in zip(best, labels, strict=True)])
+    assert accuracies(scores, labels)["top5_percent"] == pytest.approx(100 * right)
+
+
+def test_ensemble_is_the_normalised_mean_of_normalised_features():
+    templates = ["a {}", "the big {}", "{}"]
+    weights = class_weights(stand_in(text=lambda text: 3 * random_features(text)), ["cat", "dog"], templates)
+    for row, name in zip(weights, ["cat", "dog"], strict=True):
+        each = [random_features(template.format(name)) for template in templates]
+        mean = np.mean([feature / np.linalg.norm(feature) for feature in each], axis=0)
+        assert row == pytest.approx(mean / np.linalg.norm(mean), abs=1e-6)
+
+
+def test_templates(tmp_path):
+    assert find_templates("none") == ["{}"]
+    assert find_templates("photo") == ["a photo of a {}"]
+    (tmp_path / "mine.txt").write_text("a {}\n\nmany {}s\n")
+    assert find_templates(str(tmp_path / "mine.txt")) == ["a {}", "many {}s"]
+    assert find_templates(["one {}"]) == ["one {}"]
+    with pytest.raises(UserError, match=r"did you mean photo\?"):
+        find_templates("foto")
+    with pytest.raises(UserError, match=r"expected one \{\}"):
+        find_templates(["no place"])
+
+
+@pytest.mark.shared
+def test_the_80_templates_are_openais():
+    given = json.loads((SHARED / "data" / "openai__CLIP" / "imagenet_templates_80.json").read_text())
+    assert find_templates("imagenet80") == given
+
+
+def test_folders_called_by_numbers_are_sorted_as_numbers(tmp_path):
+    for k in (0, 1, 2, 10):
+        (tmp_path / str(k)).mkdir()
+        Image.new("RGB", (2, 2)).save(tmp_path / str(k) / "a.png")
+    (tmp_path / "names.txt").write_text("zero\none\ntwo\nten\n")
+    found = class_images(str(tmp_path), key="class_images_path", class_names=str(tmp_path / "names.txt"))
+    assert found.class_names == ["zero", "one", "two", "ten"]
+    assert found.labels.tolist() == [0, 1, 3, 2]  # in the order of the file names: 0, 1, 10, 2
+    with pytest.raises(UserError, match="3 names for the 4 folders"):
+        class_images(str(tmp_path), key="class_images_path", class_names=["a", "b", "c"])
+
+
+def test_errors_say_what_to_do(tmp_path):
+    with pytest.raises(UserError, match="class_images_path: expected a folder"):
+        ZeroShotClassification(class_images_path=None)
+    with pytest.raises(UserError, match="folder of images for each class"):
+        ZeroShotClassification(class_images_path=str(tmp_path))
+
+
+def test_fit_minimises_what_it_says():
+    """Against scipy's optimiser in float64 on the same objective."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 120)
+    features = unit_rows(rng.standard_normal((120, 5)) + np.eye(3, 5)[labels] * 2)
+    weight, bias = fit(features.astype(np.float32), labels, penalty=1e-3)
+
+    def objective(flat: np.ndarray) -> float:
+        logits = features @ flat[:15].reshape(3, 5).T + flat[15:]
+        log_sums = np.log(np.exp(logits).sum(axis=1))
+        return float((log_sums - logits[np.arange(120), labels]).mean() + 0.5e-3 * (flat[:15] ** 2).sum())
+
+    best = minimize(objective, np.zeros(18), method="BFGS", options={"gtol": 1e-6})
+    assert objective(np.concatenate([weight.ravel(), bias])) == pytest.approx(best.fun, abs=1e-5)
+    assert weight == pytest.approx(best.x[:15].reshape(3, 5), abs=0.02)
+
+
+def test_penalty_is_chosen_on_what_was_not_fitted():
+    """With labels of pure chance a strong penalty is as good as any: the largest of equals is taken."""
+    rng = np.random.default_rng(0)
+    features = unit_rows(rng.standard_normal((200, 4))).astype(np.float32)
+    penalty, tried = choose_penalty(features, (features[:, 0] > 0).astype(np.int64), seed=0)
+    assert max(tried.values()) > 90
+    assert tried[f"{penalty:.1e}"] == max(tried.values())
+
+
+def test_linear_probe_reads_colours(folder):
+    evaluation = LinearProbe(
+        probe_train_path=str(folder / "colours.zip" / "train"), class_images_path=str(folder / "test")
+    )
+    assert evaluation(stand_in(picture=mean_colour)).metrics["top1_percent"] == 100
+
+
+def test_linear_probe_wants_the_same_classes(folder):
+    (folder / "test" / "red").rename(folder / "test" / "crimson")
+    with pytest.raises(UserError, match="differ in their classes"):
+        LinearProbe(probe_train_path=str(folder / "train"), class_images_path=str(folder / "test"))
+
+
+@pytest.mark.shared
+def test_cifar_is_read_from_its_zip():
+    found = class_images(str(SHARED / "data" / "cifar10" / "cifar10.zip" / "test"), key="class_images_path")
+    assert len(found.labels) == 10_000
+    assert np.bincount(found.labels).tolist() == [1000] * 10
+    assert found.class_names[:3] == ["airplane", "automobile", "bird"]
+    assert found.images[0]().size == (32, 32)

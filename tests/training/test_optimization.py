@@ -1,0 +1,90 @@
+"""Parameter groups, schedules and the moving average against their formulas."""
+
+import math
+from functools import partial
+
+import pytest
+from torch import nn
+
+from models.clip.model import CLIP
+from tests.training.small_data import RESNET, TEXT
+from training.optimization import Cosine, MovingAverage, Plateau, adamw, learning_rates, warmup_cosine
+from utils.errors import UserError
+
+
+def names_by_decay(model, optimizer) -> tuple[set[str], set[str]]:
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = [({names[id(p)] for p in g["params"]}, g["weight_decay"]) for g in optimizer.param_groups]
+    return tuple({n for found, decay in groups if bool(decay) == wanted for n in found} for wanted in (True, False))
+
+
+def test_gains_biases_and_the_logit_scale_do_not_decay():
+    model = CLIP(RESNET(), TEXT())
+    decayed, others = names_by_decay(model, adamw(list(model.named_parameters()), lr=1e-3))
+    assert decayed | others == {name for name, _ in model.named_parameters()}
+    assert not decayed & others
+    assert {"logit_scale", "visual.bn1.weight", "text.ln_final.bias", "visual.attnpool.c_proj.bias"} <= others
+    assert {"visual.conv1.weight", "text.token_embedding.weight", "text.text_projection"} <= decayed
+    assert all(dict(model.named_parameters())[name].ndim >= 2 for name in decayed)
+
+
+def test_towers_have_their_own_rates():
+    model = CLIP(RESNET(), TEXT())
+    model.text.token_embedding.requires_grad_(False)
+    towers = {"visual": {"lr": 1e-4, "weight_decay": 0.0}, "visual.attnpool": {"lr": 1e-5}}
+    optimizer = adamw(list(model.named_parameters()), lr=1e-3, weight_decay=0.1, towers=towers)
+    assert learning_rates(optimizer) == {"all": 1e-3, "visual": 1e-4, "visual.attnpool": 1e-5}
+    decayed, others = names_by_decay(model, optimizer)
+    assert "visual.attnpool.c_proj.weight" in decayed
+    assert "visual.conv1.weight" in others
+    assert "text.token_embedding.weight" not in decayed | others  # frozen
+    with pytest.raises(
+        UserError, match=r"optimizer\.towers: no trainable weights in visual\.trunk; found .*visual\.conv1"
+    ):
+        adamw(list(model.named_parameters()), lr=1e-3, towers={"visual.trunk": {"lr": 1e-4}})
+
+
+def test_cosine_with_warm_up():
+    share = partial(warmup_cosine, total_steps=110, warmup_steps=10, final_share=0.01)
+    assert [share(step) for step in (0, 4, 9, 10)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
+    assert share(60) == pytest.approx(0.01 + 0.99 * 0.5)
+    assert share(85) == pytest.approx(0.01 + 0.99 * (1 + math.cos(0.75 * math.pi)) / 2)
+    assert share(110) == share(1000) == pytest.approx(0.01)
+    assert warmup_cosine(0, total_steps=1, warmup_steps=0) == 1
+
+
+def test_cosine_sets_each_groups_rate():
+    model = nn.Linear(2, 2)
+    optimizer = adamw(list(model.named_parameters()), lr=1.0, towers={"bias": {"lr": 0.5}})
+    schedule = Cosine(optimizer, 10, warmup_steps=2)
+    assert learning_rates(optimizer) == {"all": 0.5, "bias": 0.25}
+    optimizer.step()
+    for _ in range(6):
+        schedule.after_step()
+    schedule.after_epoch(1.0)
+    assert learning_rates(optimizer) == pytest.approx({"all": 0.5, "bias": 0.25})
+
+
+def test_plateau_waits_for_patience_epochs():
+    optimizer = adamw(list(nn.Linear(2, 2).named_parameters()), lr=1.0)
+    schedule = Plateau(optimizer, 100, factor=0.8, patience=1)
+    rates = []
+    for loss in (3.0, 2.0, 2.0, 2.0, 1.0):
+        schedule.after_step()
+        schedule.after_epoch(loss)
+        rates.append(learning_rates(optimizer)["all"])
+    assert rates == pytest.approx([1, 1, 1, 0.8, 0.8])
+
+
+def test_moving_average():
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(0.0)
+    average = MovingAverage(model, decay=0.5)
+    model.weight.data.fill_(1.0)
+    average.update(model, step=1)  # (1 + 1) / (10 + 1)
+    assert average.state["weight"].item() == pytest.approx(1 - 2 / 11)
+    average.update(model, step=100)
+    assert average.state["weight"].item() == pytest.approx(1 - 1 / 11)
+    with average.in_place_of(model):
+        assert model.weight.item() == pytest.approx(1 - 1 / 11)
+    assert model.weight.item() == 1

@@ -1,0 +1,140 @@
+"""Checkpoints: everything a run needs to go on as if nothing had happened, written so that a kill never costs one.
+
+Layout: `model` (what one would use, under OpenAI's keys), `architecture`, `trained` (the weights as they are trained,
+where `model` is their moving average), `loss`, `optimizer`, `schedule`, `scaler`, `rng`, `position`, `step`, `config`.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from models.clip.model import CLIP
+from models.clip.towers import describe, told_by_shapes
+from training.agreement import from_all
+from training.distributed import rank
+from training.optimization import MovingAverage, Schedule
+from utils.errors import UserError
+from utils.store.atomic import atomic_write
+
+LAST, BEST = "last.pt", "best.pt"
+
+
+@dataclass
+class Position:
+    """How far a run is: `step` optimizer steps in all; the next batch is number `batch` of epoch `epoch`, from 0."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    best_loss: float = float("inf")  # lowest mean of the held-out losses
+
+
+@dataclass
+class Run:
+    """All that changes while a model is trained, and therefore all that a checkpoint holds."""
+
+    model: CLIP
+    loss: nn.Module
+    optimizer: Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler  # pyright: ignore[reportPrivateImportUsage]
+    average: MovingAverage | None
+    settings: dict[str, Any]  # plain values that the course of the run depends on
+    at: Position = field(default_factory=Position)
+
+    def save(self, folder: Path, names: tuple[str, ...] = (LAST,)) -> None:
+        """By the first process, with the random state of all; every process has to call it."""
+        states = from_all(random_state())
+        if rank() == 0:
+            for name in names:
+                save(folder / name, self._content(states))
+
+    def _content(self, random_states: list[dict[str, Tensor]]) -> dict[str, Any]:
+        own = self.model.state_dict()
+        return {
+            "model": self.average.state if self.average else own,
+            "trained": own if self.average else None,
+            "architecture": describe(self.model),
+            "loss": self.loss.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rng": random_states,
+            "position": asdict(self.at),
+            "step": self.at.step,
+            "config": self.settings,
+        }
+
+    def restore(self, path: Path) -> None:
+        """Go on where the checkpoint was written. UserError if it is of a run with other settings."""
+        content = load(path)
+        self._check_settings(path, content["config"])
+        if self.average:
+            self.average.load(content["model"])
+        try:
+            self.model.load_state_dict(content["trained"] or content["model"])
+            self.loss.load_state_dict(content["loss"])
+            self.optimizer.load_state_dict(content["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"{path}: of another model or optimizer ({str(error).splitlines()[0]})") from error
+        self.schedule.load_state_dict(content["schedule"])
+        self.scaler.load_state_dict(content["scaler"])
+        self.at = Position(**content["position"])
+        restore_random_state(content["rng"][rank()])
+
+    def _check_settings(self, path: Path, old: dict[str, Any]) -> None:
+        changed = [
+            f"{key} was {old.get(key)!r}, is {value!r}" for key, value in self.settings.items() if old.get(key) != value
+        ]
+        if changed:
+            raise UserError(
+                f"{path}: a run with other settings: {'; '.join(changed)}. Give them as they were to go on with it; "
+                "another output_path or resume=false starts anew"
+            )
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Whole or not at all; `path` keeps its old content until then."""
+    with atomic_write(path) as file:
+        torch.save(content, file)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """UserError if it is no checkpoint of a training run. Tensors and plain values only are unpickled."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever unpickling finds wrong with a file
+        raise UserError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0][:160]})") from error
+    missing = {"model", "optimizer", "schedule", "rng", "position"} - set(content if isinstance(content, dict) else ())
+    if missing:
+        raise UserError(f"{path}: cannot be resumed, it lacks {', '.join(sorted(missing))}; a plain state dict perhaps")
+    return content
+
+
+def random_state() -> dict[str, Tensor]:
+    """Of the generators a model draws from (dropout). Data has its own: a function of seed, epoch and batch."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_random_state(state: dict[str, Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def export(model: CLIP, path: Path, dtype: torch.dtype = torch.float16) -> None:
+    """The weights alone under OpenAI's keys, by default in half precision, as OpenAI's own files are.
+
+    A plain state dict where its shapes tell the architecture, for every tool that reads OpenAI's layout; else the
+    description goes with it, for `clip.load` and `model_name=`.
+    """
+    state = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
+    state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+    save(path, state if told_by_shapes(model) else {"model": state, "architecture": describe(model)})

@@ -1,0 +1,75 @@
+"""What a run says while it goes: the bar, TensorBoard, and `log.jsonl`, one line an epoch."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from training.distributed import rank
+from utils.store.ledger import append_line
+
+
+class Recorder:
+    """Curves are over the global step; a resumed run goes on in the same files. Only the first process records."""
+
+    def __init__(self, folder: Path, total_steps: int, *, first_step: int, batch_size: int) -> None:
+        self._log, self._first_step, self._batch_size = folder / "log.jsonl", first_step, batch_size
+        self._started_seconds = time.monotonic()
+        self._unreadable = 0
+        self._board = None
+        silent = rank() != 0
+        self._bar = tqdm(total=total_steps, initial=first_step, unit=" steps", disable=silent, dynamic_ncols=True)
+        if not silent:
+            from torch.utils.tensorboard import SummaryWriter  # late: takes seconds
+
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        if self._board:
+            self._board.close()
+
+    def step(
+        self, number: int, loss: float, norm: float, logit_scale: Tensor, rates: Mapping[str, float], unreadable: int
+    ) -> None:
+        """After step `number` (1 = the first), which had these learning rates."""
+        images_per_second = self._batch_size * (number - self._first_step) / self.seconds
+        self._unreadable += unreadable
+        self._bar.set_postfix_str(f"loss {loss:.4f}, {images_per_second:.0f} img/s", refresh=False)
+        self._bar.update(1)
+        if self._board is None:  # the logit scale would be fetched from the device in vain
+            return
+        values = {
+            "train/loss": loss,
+            "train/gradient_norm": norm,
+            "train/logit_scale": float(logit_scale.detach().exp()),
+            "train/images_per_second": images_per_second,
+            "train/unreadable_images": self._unreadable,
+        }
+        self._scalars(number, values | {f"rate/{name}": rate for name, rate in rates.items()})
+
+    def epoch(self, number: int, epoch: int, values: Mapping[str, float]) -> None:
+        """After the evaluation at the end of epoch `epoch` (1 = the first)."""
+        if self._board is None:
+            return
+        self._scalars(number, values)
+        line: dict[str, Any] = {"epoch": epoch, "step": number, "seconds": round(self.seconds, 1)}
+        append_line(self._log, line | {key: round(value, 5) for key, value in values.items()})
+        shown = ", ".join(f"{key} {value:.4g}" for key, value in values.items())
+        self._bar.write(f"epoch {epoch}: {shown}")
+
+    @property
+    def seconds(self) -> float:
+        """Since this process began to train."""
+        return time.monotonic() - self._started_seconds
+
+    def _scalars(self, number: int, values: Mapping[str, float]) -> None:
+        assert self._board is not None
+        for key, value in values.items():
+            self._board.add_scalar(key, value, number)
