@@ -18,10 +18,10 @@ import numpy as np
 from jaxtyping import Float
 
 from apps.contact_sheet import contact_sheet
-from evaluation.subject import Subject, open_image, unit_rows
+from evaluation.subject import Subject, unit_rows
 from utils.errors import MediaError, UserError, check_count
-from utils.media.inputs import find_items
-from utils.media.pictures import IMAGE_ENDINGS
+from utils.media.images import load_image
+from utils.media.inputs import find_images
 from utils.store.atomic import atomic_write
 from utils.store.plain_json import encode
 from utils.store.provenance import file_sha256
@@ -49,7 +49,7 @@ class ImageIndex:
         usable = _usable(paths)
         if not usable:
             raise UserError(f"image_paths: none of the {len(paths)} images can be read")
-        images = [partial(open_image, path) for path in usable]
+        images = [partial(load_image, path) for path in usable]
         return cls(usable, unit_rows(subject.images(images, title="search")))
 
     def find(self, text: Float[np.ndarray, " e"], top: int) -> list[Match]:
@@ -78,7 +78,7 @@ def search(
     queries = [str(text) for text in ([query] if isinstance(query, str | int | float) else query)]
     if not queries or not all(text.strip() for text in queries):
         raise UserError("query: expected a text, or a list of texts")
-    items = find_items(image_paths, file_with_image_paths, suffixes=frozenset(IMAGE_ENDINGS), kind="image")
+    items = find_images(image_paths, file_with_image_paths)
     model = Subject.load(**subject)
     index = ImageIndex.build(model, [item.path for item in items])
     logger.info("%d different images", len(index.paths))
@@ -103,7 +103,7 @@ def file_names(queries: Sequence[str]) -> list[str]:
 
 def _write(path: Path, query: str, matches: list[Match], model: Subject, columns: int) -> None:
     labels = [(f"{match.rank}. {match.path.name}", f"{match.score:.4f}") for match in matches]
-    sheet = contact_sheet([open_image(match.path) for match in matches], labels, title=query, columns=columns)
+    sheet = contact_sheet([load_image(match.path) for match in matches], labels, title=query, columns=columns)
     picture = io.BytesIO()
     sheet.save(picture, format="PNG")
     found = [{"rank": match.rank, "path": match.path, "score": match.score} for match in matches]
@@ -117,7 +117,7 @@ def _usable(paths: Sequence[Path]) -> list[Path]:
     first: dict[str, Path] = {}
     for path in paths:
         try:
-            open_image(path).close()
+            load_image(path).close()
             first.setdefault(file_sha256(path), path)
         except MediaError as error:
             print(f"left out: {error}", file=sys.stderr)

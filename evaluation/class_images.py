@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from evaluation.subject import OpenImage, open_image
+from evaluation.subject import OpenImage
 from evaluation.templates import read_lines
 from utils.errors import UserError
+from utils.media.images import load_image
 from utils.media.pictures import Folder
 
 
@@ -46,7 +47,7 @@ def class_images(path: str | None, *, key: str, class_names: str | Sequence[str]
 
 
 def _open(root: Folder, name: str):
-    return open_image(root.read(name), f"{Path(root.root) / name}")
+    return load_image(root.read(name), f"{Path(root.root) / name}")
 
 
 def _sorted(folders: set[str]) -> list[str]:

@@ -1,27 +1,26 @@
 """The model under test, as evaluations see it: pictures and texts in, features out."""
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from models.clip.device import usable_device
 from models.clip.encoder import Encoder
-from models.clip.extract_clip import folder_name, usable_device
+from models.clip.extract_clip import folder_name
 from models.clip.layouts import weights_file
 from models.clip.precision import Precision
 from models.clip.preprocess import Preprocess
 from models.clip.weights import find_weights, load_model
-from utils.errors import MediaError, UserError, check_count
+from utils.errors import UserError, check_count
 from utils.store.provenance import file_sha256
 
 OpenImage = Callable[[], Image.Image]
@@ -102,16 +101,6 @@ class Subject:
 
     def _pixels(self, image: OpenImage) -> UInt8[Tensor, "3 n n"]:
         return self.preprocess.pixels(image())
-
-
-def open_image(data: bytes | Path, name: str = "") -> Image.Image:
-    """A decoded image from a file or its bytes; MediaError names the file. EXIF turns are ignored, as by OpenAI."""
-    try:
-        image = Image.open(io.BytesIO(data if isinstance(data, bytes) else data.read_bytes()))
-        image.load()
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise MediaError(f"{name or data}: not a readable image ({error})") from error
-    return image
 
 
 def unit_rows(features: Float[np.ndarray, "n e"]) -> Float[np.ndarray, "n e"]:

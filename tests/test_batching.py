@@ -20,9 +20,10 @@ def item(k: int) -> Item:
     return Item(Path(f"{k}.mp4"), str(k))
 
 
-def encode(samples: Sequence[int]) -> np.ndarray:
-    """Injective, so that a row that goes astray is noticed."""
-    return np.array([[sample, -sample] for sample in samples], np.float32)
+def encode(samples: Sequence[int]) -> dict[str, np.ndarray]:
+    """Injective, so that a row that goes astray is noticed; two arrays of different shapes."""
+    rows = np.array([[sample, -sample] for sample in samples], np.float32)
+    return {"global": rows, "grid": np.stack([rows, rows + 1, rows + 2], axis=1)}
 
 
 def number(k: int, row: int) -> int:
@@ -49,14 +50,17 @@ def check(results: list[Encoded | Failed], lengths: Sequence[tuple[int, bool]]) 
         assert result.seconds == [row / 10 for row in range(rows)]
         assert result.source_seconds == [row / 7 for row in range(rows)]
         expected = encode([number(k, row) for row in range(rows)])
-        assert np.array_equal(result.features, expected.reshape(rows, 2) if rows else np.empty((0, 0)))
+        assert result.rows == rows
+        assert set(result.features) == ({"global", "grid"} if rows else set())
+        for name, array in result.features.items():
+            assert np.array_equal(array, expected[name])
 
 
 @given(LENGTHS, st.integers(1, 12))
 def test_every_row_comes_back_to_its_item(lengths: list[tuple[int, bool]], batch_size: int) -> None:
     sizes: list[int] = []
 
-    def counted(samples: Sequence[int]) -> np.ndarray:
+    def counted(samples: Sequence[int]) -> dict[str, np.ndarray]:
         sizes.append(len(samples))
         return encode(samples)
 
@@ -67,9 +71,9 @@ def test_every_row_comes_back_to_its_item(lengths: list[tuple[int, bool]], batch
 
 
 @settings(max_examples=30, deadline=None)
-@given(LENGTHS, st.integers(1, 5), st.integers(1, 3), st.integers(1, 4))
+@given(LENGTHS, st.integers(1, 5), st.integers(1, 3), st.integers(1, 4), st.sampled_from([None, 1, 4, 20]))
 def test_threads_that_read_ahead_change_nothing(
-    lengths: list[tuple[int, bool]], batch_size: int, workers: int, depth: int
+    lengths: list[tuple[int, bool]], batch_size: int, workers: int, depth: int, ahead: int | None
 ) -> None:
     def read(one: Item) -> Iterator[Start | Sample | End]:
         for event in events_of(int(one.name), *lengths[int(one.name)]):
@@ -77,7 +81,8 @@ def test_threads_that_read_ahead_change_nothing(
                 raise event.error
             yield event
 
-    with closing(prefetch(map(item, range(len(lengths))), read, workers=workers, depth=depth)) as events:  # pyright: ignore
+    items = map(item, range(len(lengths)))
+    with closing(prefetch(items, read, workers=workers, depth=depth, ahead=ahead)) as events:  # pyright: ignore
         check(list(encode_batches(events, encode, batch_size)), lengths)
 
 
@@ -139,6 +144,16 @@ def test_reading_ahead_is_bounded(workers: int, depth: int) -> None:
             assert len(reading.opened) == workers
 
 
+def test_short_items_are_read_ahead_of_their_turn_by_few_threads() -> None:
+    reading = Reading(rows=1)
+    with closing(prefetch(map(item, range(50)), reading, workers=2, depth=4, ahead=8)) as events:  # pyright: ignore
+        next(events)
+        settle(reading)
+        assert len(reading.opened) == 8
+        assert not reading.open
+        assert sum(isinstance(event, Sample) for _, event in events) == 50
+
+
 def test_closing_stops_the_readers_and_closes_their_files() -> None:
     reading = Reading(rows=10**9)
     events = prefetch(map(item, range(10)), reading, workers=3, depth=2)
@@ -179,7 +194,7 @@ def test_a_reader_without_an_end_fails_rather_than_hangs() -> None:
 def test_an_exception_of_the_encoder_ends_the_run_and_the_readers() -> None:
     reading = Reading(rows=10**9)
 
-    def broken(samples: Sequence[int]) -> np.ndarray:
+    def broken(samples: Sequence[int]) -> dict[str, np.ndarray]:
         raise RuntimeError("out of memory")
 
     with (

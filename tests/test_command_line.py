@@ -88,7 +88,7 @@ def composed(*arguments: str) -> dict[str, Any]:
         config = compose("extract", overrides=prepare(arguments))
     resolved = OmegaConf.to_container(config.job, resolve=True)
     assert isinstance(resolved, dict)
-    return resolved["extractor"] | resolved  # pyright: ignore
+    return resolved["extractor"] | resolved["inputs"] | resolved  # pyright: ignore
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def test_nothing_else_is_altered(argument: str, here: Path) -> None:
         (["on_extraction=save_numpi"], r"on_extraction=save_numpi: no such option; did you mean save_numpy\?"),
         (
             ["on_extraction=[print,save]"],
-            "on_extraction=save: no such option; .*Options: print, save_numpy, save_pickle",
+            "on_extraction=save: no such option; .*Options: print, save_hdf5, save_npz, save_numpy, save_pickle",
         ),
         (["feature_type=clop"], r"feature_type=clop: no such option; did you mean clip\?"),
         (["--config-name", "extrakt"], r"--config-name extrakt: no such job; did you mean extract\? Jobs: .*extract"),

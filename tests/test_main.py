@@ -15,12 +15,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
-from shared_data import ROOT
+from shared_data import PARITY, ROOT, SHARED
+from tiny_open_clip import write_open_clip_model
 
-from utils.command_line import CONFIGS
+from utils.command_line import CONFIGS, option_names
 
 VIDEO = ROOT / "sample" / "v_GGSY1Qvo990.mp4"
-JOB_GROUPS = ("feature_type", "on_extraction", "evaluation", "pairs")  # of jobs that use a model
+JOB_GROUPS = ("feature_type", "on_extraction", "extractor", "evaluation", "pairs")  # of jobs that use a model
+WHOLE_RUNS = ("experiment", "extractor")  # set keys of the whole config
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -87,7 +89,18 @@ def test_one_unusable_file_is_listed_and_the_run_goes_on(run: Run, tmp_path: Pat
     [
         (("video_path=a.mp4",), "error: video_path: no such key; did you mean video_paths?"),
         (("video_paths=a.mp4", "batch_size=many"), "error: batch_size=many: expected a whole number"),
-        ((), "error: expected exactly one of video_paths and file_with_video_paths"),
+        ((), "error: nothing to work on: expected at least one of video_paths, file_with_video_paths, image_paths"),
+        (
+            ("image_paths=a.jpg", "extractor=RN101_44"),
+            "error: extractor=RN101_44: no such option; did you mean RN101_448",
+        ),
+        (
+            ("image_paths=a.jpg", "extractor=RN101"),
+            "error: extractor=RN101 describes 49 x 2048 grid features, model_name=",
+        ),
+        (("image_paths=a.jpg", "resolution=100"), "error: resolution=100: expected a multiple of 16 pixels"),
+        (("image_paths=a.jpg", "shard=0/8"), "error: shard=0/8: expected i/n"),
+        (("image_paths=a.jpg", "features=[globe]"), "error: features=globe: did you mean global?"),
     ],
 )
 def test_users_mistakes_are_one_line(run: Run, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -103,7 +116,15 @@ def options() -> list[tuple[str, str]]:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         groups = [group for group in loader.get_group_options("", ObjectType.GROUP) if (CONFIGS / group).is_dir()]
-        return [(group, option) for group in groups if group != "hydra" for option in loader.get_group_options(group)]
+        folders = [
+            *groups,
+            *(f"{g}/{below}" for g in groups for below in loader.get_group_options(g, ObjectType.GROUP)),
+        ]
+        found = [
+            (folder, option) for folder in folders for option in loader.get_group_options(folder, ObjectType.CONFIG)
+        ]
+    paths = [(*folder.split("/"), option) for folder, option in found if not folder.startswith("hydra")]
+    return [(group, "/".join(below)) for group, *below in paths]
 
 
 def job(name: str, *overrides: str) -> Any:
@@ -112,7 +133,8 @@ def job(name: str, *overrides: str) -> Any:
 
 
 def test_the_options_are_the_files() -> None:
-    files = {(path.parent.name, path.stem) for path in CONFIGS.glob("*/*.yaml")}
+    groups = [path for path in CONFIGS.iterdir() if path.is_dir() and path.name != "hydra"]
+    files = {(group.name, option) for group in groups for option in option_names(group)}
     assert set(options()) == files
     assert {("feature_type", "clip"), ("on_extraction", "print")} <= files
 
@@ -130,7 +152,7 @@ def job_with(group: str) -> str:
 def test_every_option_composes_and_names_what_there_is(group: str, option: str, tiny: Path) -> None:
     given = f"[{option}]" if group in ("on_extraction", "evaluation") else option
     config = job(job_with(group), f"{group}={given}", f"model_name={tiny}" if group in JOB_GROUPS else "seed=0")
-    nodes = [config] if group == "experiment" else [config[group]]
+    nodes = [config] if group in WHOLE_RUNS else [config[group]]
     targets = [node["_target_"] for node in walk(OmegaConf.to_container(nodes[0], resolve=False)) if "_target_" in node]
     assert targets
     for target in targets:
@@ -149,8 +171,87 @@ def walk(node: Any) -> Iterator[dict[str, Any]]:
 @pytest.mark.parametrize(("group", "option"), [pair for pair in options() if pair[0] in JOB_GROUPS[:2]])
 def test_every_option_of_extraction_builds(group: str, option: str, tiny: Path, tmp_path: Path) -> None:
     given = f"[{option}]" if group == "on_extraction" else option
-    config = job("extract", f"{group}={given}", f"model_name={tiny}", "device=cpu", f"output_path={tmp_path}")
+    weights = [f"model_name={tiny}"]
+    if option == "open_clip":
+        weights = [f"model_name=local-dir:{write_open_clip_model(tmp_path / 'model')}"]
+    config = job("extract", f"{group}={given}", *weights, "device=cpu", f"output_path={tmp_path}")
     assert instantiate(config[group], _convert_="all")
+
+
+def test_images_and_texts_in_one_run(run: Run, tmp_path: Path) -> None:
+    sample = ROOT / "sample"
+    inputs = (f"image_paths={sample}", "texts=['a cat, asleep', a rocket]", f"annotations={sample / 'captions.json'}")
+    done = run(*inputs, "features=[global,grid]", "on_extraction=[save_npz,save_hdf5]")
+    assert done.returncode == 0, done.stderr
+    assert "9 done" in done.stderr
+    results = tmp_path / "output" / "clip"
+    image, texts = np.load(results / "tiny" / "cat.npz"), np.load(results / "tiny_texts" / "cat.npz")
+    assert {key: image[key].shape for key in image.files} == {"g_feature": (1, 16), "features": (4, 64)}
+    assert {key: texts[key].shape for key in texts.files} == {"g_feature": (2, 16)}
+    assert np.load(results / "tiny_texts" / "texts.npz")["g_feature"].shape == (2, 16)
+    again = run(*inputs, "features=[global,grid]", "on_extraction=[save_npz,save_hdf5]")
+    assert "9 skipped" in again.stderr
+    changed = tmp_path / "captions.json"
+    changed.write_text((sample / "captions.json").read_text().replace("A rocket before", "The rocket before"))
+    other = run(f"annotations={changed}", "features=[global,grid]", "on_extraction=[save_npz,save_hdf5]")
+    assert "1 done, 3 skipped" in other.stderr
+
+
+def test_every_kind_of_input_in_the_second_family(run: Run, tmp_path: Path) -> None:
+    model = write_open_clip_model(tmp_path.parent / f"{tmp_path.name}-model")
+    inputs = (f"image_paths={ROOT / 'sample' / 'cat.jpg'}", f"video_paths={VIDEO}", "texts=a cat")
+    family = ("feature_type=open_clip", f"model_name=local-dir:{model}", "extraction_total=2", "features=[global,grid]")
+    done = run(*family, *inputs, "on_extraction=[save_numpy,save_npz,save_hdf5,save_pickle]")
+    assert done.returncode == 0, done.stderr
+    results = tmp_path / "output" / "open_clip"
+    assert np.load(results / model.name / "cat_open_clip.npy").shape == (1, 16)
+    assert np.load(results / model.name / "v_GGSY1Qvo990_grid.npy").shape == (2, 4, 64)
+    assert np.load(results / f"{model.name}_texts" / "texts_open_clip.npy").shape == (1, 16)
+
+
+def test_a_text_that_is_too_long(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("a cat\n" + "cat " * 100 + "\na dog\n")
+    failed = run("file_with_texts=long.txt")
+    assert failed.returncode == 1
+    assert "long.txt, line 2: the text has 102 tokens, 77 is the most this model takes" in failed.stderr
+    cut = run("file_with_texts=long.txt", "text_overflow=truncate")
+    assert cut.returncode == 0, cut.stderr
+    assert cut.stdout.startswith("clip\n")
+
+
+@pytest.mark.shared
+def test_coco_images_and_captions(run: Run, tmp_path: Path) -> None:
+    """A list of images with COCO's names and a Karpathy json: one valid file for each image and for each text id."""
+    coco = SHARED / "data" / "coco_captions_subset"
+    lists = (f"file_with_image_paths={coco / 'image_list.txt'}", f"image_dir={coco / 'images'}", "id_mode=coco_int")
+    done = run(
+        *lists, f"annotations={coco / 'dataset_coco_subset.json'}", "on_extraction=save_npz", "features=[global,grid]"
+    )
+    assert done.returncode == 0, done.stderr
+    results = tmp_path / "output" / "clip"
+    listed = (coco / "image_list.txt").read_text().split()
+    content = json.loads((coco / "dataset_coco_subset.json").read_text())["images"]
+    for name in listed:
+        image = np.load(results / "tiny" / f"{int(Path(name).stem)}.npz")
+        assert (image["features"].shape, image["g_feature"].shape) == ((4, 64), (1, 16))
+        assert np.isfinite(image["features"]).all()
+    for entry in content:
+        texts = np.load(results / "tiny_texts" / f"{entry['cocoid']}.npz")
+        assert texts["g_feature"].shape == (len(entry["sentences"]), 16)
+    assert len(list((results / "tiny").glob("*.npz"))) == len(listed)
+    assert len(list((results / "tiny_texts").glob("*.npz"))) == len(content)
+
+
+@pytest.mark.shared
+def test_every_bad_image_is_listed_with_a_reason_and_nothing_else_is_lost(run: Run, tmp_path: Path) -> None:
+    done = run(f"image_paths={PARITY / 'images'}", "on_extraction=save_numpy")
+    assert done.returncode == 1
+    assert "21 done, 3 failed" in done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "output" / "ledger.jsonl").read_text().splitlines()]
+    failed = {Path(line["path"]).name: line["reason"] for line in lines if line.get("status") == "failed"}
+    assert failed.keys() == {"bad_empty.png", "bad_text.jpg", "bad_truncated.jpg"}
+    assert all(len(reason) > 20 for reason in failed.values())
+    assert len(list((tmp_path / "output" / "clip" / "tiny").glob("*_meta.json"))) == 21
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))

@@ -11,6 +11,7 @@ import pytest
 
 from utils.batching import Encoded, End, Sample, Start
 from utils.errors import MediaError, UserError
+from utils.inputs import find_inputs
 from utils.pipeline import INTERRUPTED, extract
 from utils.store.handlers import SaveNumpy
 from utils.types import Features, Handler, Item
@@ -21,6 +22,9 @@ class Counting:
     """Rows 0, 1, 2 for every file; `troubles` says which file (by its stem) does what instead."""
 
     troubles: dict[str, Callable[[], Any]] = field(default_factory=dict)
+    unit: str = "frames"
+    readers: int = 2
+    ahead: int = 2
     folder: str = "counting"
     settings: dict[str, Any] = field(default_factory=lambda: {"version": 1})
     batch_size: int = 2
@@ -38,11 +42,15 @@ class Counting:
             yield Sample(0, 0.0, 0.0)
         yield End(1.0, {"damage": ["damaged at 1.00 s"]} if found == "damage" else {})
 
-    def encode(self, pixels: Sequence[int]) -> np.ndarray:
-        return np.array(pixels, np.float32)[:, None]
+    def encode(self, contents: Sequence[int]) -> dict[str, np.ndarray]:
+        return {"counting": np.array(contents, np.float32)[:, None]}
 
     def finish(self, encoded: Encoded) -> Features:
-        return Features(encoded.item, self.folder, {"counting": encoded.features}, self.settings)
+        return Features(encoded.item, self.folder, encoded.features, self.settings)
+
+    @property
+    def streams(self) -> dict[str, Any]:
+        return {"video": self, "image": self, "text": self}
 
 
 @dataclass
@@ -77,7 +85,8 @@ def videos(tmp_path: Path) -> list[str]:
 
 
 def run(extractor: Counting, handlers: list[Any], videos: list[str], tmp_path: Path) -> int:
-    return extract(extractor=extractor, on_extraction=handlers, video_paths=videos, output_path=tmp_path / "out")
+    inputs = find_inputs(video_paths=videos)
+    return extract(inputs=inputs, extractor=extractor, on_extraction=handlers, output_path=tmp_path / "out")
 
 
 def ledger(tmp_path: Path) -> list[dict[str, Any]]:
@@ -206,14 +215,31 @@ def test_handlers_of_the_extractor_come_first(videos: list[str], tmp_path: Path)
     assert order == ["own", "given"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"on_extraction": []}, r"on_extraction=\[\]: expected print, save_numpy or save_pickle"),
-        ({"video_paths": None}, "exactly one of video_paths and file_with_video_paths"),
-    ],
-)
-def test_wrong_arguments(changes: dict[str, Any], message: str) -> None:
-    arguments: dict[str, Any] = {"extractor": Counting(), "on_extraction": [Collecting()], "video_paths": "a.mp4"}
-    with pytest.raises(UserError, match=message):
-        extract(**(arguments | changes))
+def test_wrong_arguments() -> None:
+    with pytest.raises(UserError, match=r"on_extraction=\[\]: expected print, save_numpy or another"):
+        extract(inputs=find_inputs(video_paths="a.mp4"), extractor=Counting(), on_extraction=[])
+    with pytest.raises(UserError, match="nothing to work on: expected at least one of video_paths, "):
+        find_inputs()
+
+
+def test_all_kinds_of_input_in_one_run(videos: list[str], tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"photo")
+    inputs = find_inputs(video_paths=videos, image_paths=str(tmp_path / "photo.jpg"), texts=["a", "b"])
+    assert len(inputs) == 5
+    handler = Collecting()
+    assert extract(inputs=inputs, extractor=Counting(), on_extraction=[handler]) == 0
+    assert handler.got == ["a", "bad", "c", "photo", "texts"]
+
+
+def test_a_shard_takes_its_part_of_every_kind(videos: list[str], tmp_path: Path) -> None:
+    parts = [find_inputs(video_paths=videos, shard=f"{i}/2").items["video"] for i in (1, 2)]
+    assert [[item.name for item in part] for part in parts] == [["a", "c"], ["bad"]]
+
+
+def test_many_small_items_through_deep_read_ahead(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{k:03}.mp4") for k in range(100)]
+    for path in paths:
+        Path(path).write_bytes(b"x")
+    handler = Collecting()
+    assert run(Counting(ahead=40, batch_size=7), [handler], paths, tmp_path) == 0
+    assert handler.got == [f"{k:03}" for k in range(100)]

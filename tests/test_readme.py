@@ -13,9 +13,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+import torch
 from tiny_clip import write_tiny_checkpoint
+
+from models.clip.model import ARCHITECTURES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,6 +42,17 @@ COMMANDS = [words for block in blocks("bash") for words in commands(block) if wo
 @pytest.fixture(scope="module")
 def tiny_checkpoint(tmp_path_factory) -> Path:
     return write_tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.pt")
+
+
+@pytest.fixture(scope="module")
+def full_size(tmp_path_factory) -> Path:
+    """ViT-B/32 with random weights, in half precision: a preset insists on its shapes."""
+    torch.manual_seed(0)
+    model = ARCHITECTURES["ViT-B/32"].build()
+    model.initialize()
+    path = tmp_path_factory.mktemp("weights") / "ViT-B-32.pt"
+    torch.save({key: value.half() for key, value in model.state_dict().items()}, path)
+    return path
 
 
 @pytest.fixture
@@ -74,21 +89,42 @@ def run_in_shell(words: list[str]) -> None:
     subprocess.run(" ".join(word if word == ">" else shlex.quote(word) for word in words), shell=True, check=True)
 
 
+SUFFIXES = {
+    ".npy": ("save_numpy",),
+    ".pkl": ("save_pickle",),
+    ".npz": ("save_npz",),
+    "_predictions.json": ("show_pred",),
+}
+VIDEOS = ["v_GGSY1Qvo990", "v_ZNVhz7ctTq0"]
+PHOTOS = ["astronaut", "cat", "coffee", "rocket"]
+
+
+def expected_items(given: str) -> list[str]:
+    if " texts=" in given:
+        return ["texts"]
+    return PHOTOS if any(key in given for key in ("image_paths", "annotations", "convert")) else VIDEOS
+
+
 def check_saved(output: Path, words: list[str]) -> None:
-    """Both samples, in the forms asked for, each file as its meta file says."""
+    """All samples, in the forms asked for, each file as its meta file says."""
     given = " ".join(words)
+    assert (output / "ledger.jsonl").is_file()
+    if "save_hdf5" in given:
+        (path,) = output.rglob("*.h5")
+        with h5py.File(path) as file:
+            assert sorted(file) == expected_items(given)
+        return
     records = [json.loads(meta.read_bytes()) for meta in output.rglob("*_meta.json")]
-    assert sorted(record["item"] for record in records) == ["v_GGSY1Qvo990", "v_ZNVhz7ctTq0"]
-    suffixes = {".npy": "save_numpy", ".pkl": "save_pickle", "_predictions.json": "show_pred"}
+    assert sorted(record["item"] for record in records) == expected_items(given)
     for record in records:
-        for suffix, option in suffixes.items():
-            assert any(name.endswith(suffix) for name in record["files"]) == (option in given)
+        for suffix, options in SUFFIXES.items():
+            saved = any(name.endswith(suffix) for name in record["files"])
+            assert saved == any(option in given for option in options)
         for name, facts in record["files"].items():
             (path,) = output.rglob(name)
             assert path.stat().st_size == facts["bytes"]
             if name.endswith(".npy"):
                 assert list(np.load(path).shape) == facts["shape"]
-    assert (output / "ledger.jsonl").is_file()
 
 
 def check_printed(printed: str, words: list[str]) -> None:
@@ -103,16 +139,20 @@ def test_there_are_commands() -> None:
 
 
 @pytest.mark.parametrize("block", [block for block in blocks("bash") if "python main.py" in block])
-def test_commands_run(block, tiny_checkpoint, folder, monkeypatch, capfd):
+def test_commands_run(block, folder, monkeypatch, capfd, request):
     for words in commands(block):
         if words[:2] != PROGRAM:
             run_in_shell(words)
             continue
-        shutil.rmtree("output", ignore_errors=True)
-        assert run_here(with_weights(words[2:], tiny_checkpoint), monkeypatch) == 0
+        converts = "convert" in words
+        if not converts:
+            shutil.rmtree("output", ignore_errors=True)
+        checkpoint = request.getfixturevalue("full_size" if "extractor=" in " ".join(words) else "tiny_checkpoint")
+        arguments = words[2:] if converts else with_weights(words[2:], checkpoint)
+        assert run_here(arguments, monkeypatch) == 0
         check_printed(capfd.readouterr().out, words)
         if "save_" in " ".join(words):
-            check_saved(folder / "output", words)
+            check_saved(folder / ("converted" if converts else "output"), words)
         else:
             assert not Path("output").exists()
         assert not Path("tmp").exists()
@@ -131,7 +171,7 @@ def test_commands_run_as_a_process(words, tiny_checkpoint, folder):
 
 def test_the_video_features_commands_are_all_there():
     """Those of its CLIP page, but for the weights of another name: a user's scripts keep working."""
-    known = [dict(word.split("=", 1) for word in words[2:]) for words in COMMANDS]
+    known = [dict(word.split("=", 1) for word in words[2:] if "=" in word) for words in COMMANDS]
     two = "[./sample/v_ZNVhz7ctTq0.mp4, ./sample/v_GGSY1Qvo990.mp4]"
     one = {"feature_type": "clip", "model_name": "ViT-B/32"}
     gpu = one | {"device": "cuda:0"}
@@ -155,6 +195,7 @@ def test_python_runs(block, tiny_checkpoint, folder):
     assert names["texts"].shape == (2, 16)
     assert names["features"]["clip"].shape == (8, 16)
     assert names["features"]["timestamps_ms"].tolist() == list(range(0, 8000, 1000))
+    assert names["extractor"].extract_image("sample/cat.jpg")["grid"].shape == (1, 4, 64)
 
 
 def test_the_table_is_that_of_the_config() -> None:
@@ -169,4 +210,4 @@ def test_the_file_tree_is_there() -> None:
 
 
 def test_length() -> None:
-    assert len(README.splitlines()) <= 250
+    assert len(README.splitlines()) <= 340

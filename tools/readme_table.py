@@ -1,11 +1,16 @@
 """Writes the table of arguments in README.md from configs/extract.yaml: `python tools/readme_table.py`."""
 
 import re
+import sys
 from pathlib import Path
 
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from utils.command_line import option_names  # noqa: E402
+
 README = ROOT / "README.md"
 CONFIGS = ROOT / "configs"
 BEGIN = "<!-- arguments: made by tools/readme_table.py -->"
@@ -27,10 +32,10 @@ def _group_rows(defaults: list[dict | str]) -> list[tuple[str, str, str]]:
     for group, chosen in groups.items():
         if group.startswith("override "):
             continue
-        options = ", ".join(f"`{path.stem}`" for path in sorted((CONFIGS / group).glob("*.yaml")))
+        options = ", ".join(f"`{option}`" for option in option_names(CONFIGS / group))
         several = isinstance(chosen, list)
         meaning = f"one or a list of {options}" if several else f"one of {options}"
-        rows.append((group, ", ".join(chosen) if several else chosen, meaning))
+        rows.append((group, ", ".join(chosen) if several else chosen or "null", meaning))
     return rows
 
 

@@ -13,17 +13,37 @@ from typing import Any
 
 def show(output_path: Path) -> None:
     metas = sorted(output_path.rglob("*_meta.json"))
-    if not metas:
+    archives = sorted(output_path.rglob("*.h5"))
+    if not metas and not archives:
         sys.exit(f"error: {output_path}: no saved features in this folder (on_extraction=save_numpy saves them)")
+    for archive in archives:
+        _show_hdf5(archive)
     for meta in metas:
         record = json.loads(meta.read_bytes())
         print(f"\n{meta.parent / record['item'].split('/')[-1]}")
         for name, facts in record["files"].items():
-            if "shape" in facts:
-                print(f"  {name}  {tuple(facts['shape'])} {facts['dtype']}")
-            else:
+            if name.endswith("_predictions.json"):
                 print(f"  {name}")
                 _show_predictions(json.loads((meta.parent / name).read_bytes()))
+            for key, inside in facts.get("arrays", {"": facts}).items():
+                if "shape" in inside:
+                    print(f"  {name}  {key}  {tuple(inside['shape'])} {inside['dtype']}".replace("    ", "  "))
+
+
+def _show_hdf5(archive: Path) -> None:
+    import h5py  # late: only for those who have such files
+
+    def show_item(name: str, group: Any) -> None:
+        if "record" not in group.attrs:
+            return
+        print(f"\n{archive}: {name}")
+        for key, facts in json.loads(group.attrs["record"])["files"].items():
+            print(f"  {key}  {tuple(facts['shape'])} {facts['dtype']}")
+        if "predictions" in group.attrs:
+            _show_predictions(json.loads(group.attrs["predictions"]))
+
+    with h5py.File(archive, "r") as file:
+        file.visititems(show_item)
 
 
 def _show_predictions(rows: list[dict[str, Any]]) -> None:

@@ -4,8 +4,6 @@ Each is a function that gives `Splits`. Held-out rows share no image with the tr
 a module of their own (`training.shards`).
 """
 
-import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from tqdm import tqdm
 from training.augment import Augment
 from training.pairs import Mixed, Pairs, Splits
 from utils.errors import UserError, check_option
+from utils.media.captions import CaptionedFile, read_captions_csv, read_karpathy
 from utils.media.pictures import Files, Folder, as_picture, in_memory
 from utils.scenes.facts import facts_id
 from utils.scenes.scenes import Scenes
@@ -35,19 +34,11 @@ def captions_csv(
 
     Split by image id as seed 1 has it: `validation_share` of the ids 0..max, numpy's legacy generator, no return.
     """
-    rows = _read_csv(given("data_path", path, "captions.csv with image,caption,id"))
-    ids = np.array([int(row["id"]) for row in rows])
-    held_out = held_out_ids(int(ids.max()) + 1, validation_share, split_seed)
-    pairs = _file_pairs(
-        Folder(given("image_folder", images, "the folder of the images it names")),
-        [row["image"] for row in rows],
-        [[row["caption"]] for row in rows],
-        ids,
-        augment,
-        cache,
-        name,
-    )
-    return _split(pairs, np.isin(ids, held_out), name)
+    listed = read_captions_csv(given("data_path", path, "captions.csv with image,caption,id"), key="data_path")
+    held_out = held_out_ids(max(image.number for image in listed) + 1, validation_share, split_seed)
+    folder = Folder(given("image_folder", images, "the folder of the images it names"))
+    pairs, image_of = _listed_pairs(folder, listed, augment, cache, name)
+    return _split(pairs, np.isin([image.number for image in listed], held_out)[image_of], name)
 
 
 def given(key: str, path: str | None, expected: str) -> Path:
@@ -55,24 +46,6 @@ def given(key: str, path: str | None, expected: str) -> Path:
     if not path:
         raise UserError(f"{key}: expected {expected}, found nothing")
     return Path(path).expanduser()
-
-
-def _read_csv(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            missing = {"image", "caption", "id"} - set(reader.fieldnames or ())
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: the captions cannot be read ({error})") from error
-    if missing:
-        raise UserError(f"{path}: expected a header line with image,caption,id; missing: {', '.join(sorted(missing))}")
-    for line, row in enumerate(rows, start=2):
-        if not row["image"] or not row["caption"] or not (row["id"] or "").isdigit():
-            raise UserError(f"{path}, row {line}: expected an image, a caption and a whole number as id, found {row}")
-    if not rows:
-        raise UserError(f"{path}: no captions below the header")
-    return rows
 
 
 def held_out_ids(count: int, share: float, seed: int) -> np.ndarray:
@@ -90,32 +63,31 @@ def karpathy(
     name: str = "captions",
 ) -> Splits:
     """Karpathy's json (COCO, Flickr8k, Flickr30k), split by its field `split`; `restval` joins the training images."""
-    content = _read_karpathy(given("data_path", path, "Karpathy's json"))
+    listed = read_karpathy(given("data_path", path, "Karpathy's json"), key="data_path")
     folder = Folder(given("image_folder", images, "the folder of the images it names"))
-    files, captions, ids, splits = [], [], [], []
-    for number, image in enumerate(content):
-        below = f"{image.get('filepath')}/{image['filename']}"  # COCO's images lie below a folder for each split
-        for sentence in image["sentences"]:
-            files.append(below if folder.has(below) else image["filename"])
-            captions.append([sentence["raw"]])
-            ids.append(int(image.get("cocoid", image.get("imgid", number))))
-            splits.append(image["split"])
-    check_option("validation_split", validation_split, sorted(set(splits)))
-    trains, held_out = np.isin(splits, ["train", "restval"]), np.array(splits) == validation_split
-    pairs = _file_pairs(folder, files, captions, np.array(ids), augment, cache, name)
+    pairs, image_of = _listed_pairs(folder, listed, augment, cache, name)
+    splits = np.array([image.split for image in listed])
+    check_option("validation_split", validation_split, sorted(set(splits.tolist())))
+    trains, held_out = np.isin(splits, ["train", "restval"])[image_of], (splits == validation_split)[image_of]
     return Splits(pairs.take(np.flatnonzero(trains)), {name: pairs.take(np.flatnonzero(held_out))})
 
 
-def _read_karpathy(path: Path) -> list[dict]:
-    try:
-        images = json.loads(path.read_text(encoding="utf-8"))["images"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: expected Karpathy's json with a list `images` ({error!r})") from error
-    for image in images:
-        missing = {"filename", "split", "sentences"} - set(image)
-        if missing:
-            raise UserError(f"{path}: an image lacks {', '.join(sorted(missing))}: {str(image)[:100]}")
-    return images
+def _listed_pairs(
+    folder: Folder, listed: Sequence[CaptionedFile], augment: Augment, cache: bool, name: str
+) -> tuple[Pairs, np.ndarray]:
+    """One row a caption, and for each row its image's position in `listed`."""
+    files = [next((file for file in image.files if folder.has(file)), image.files[-1]) for image in listed]
+    image_of = np.repeat(np.arange(len(listed)), [len(image.captions) for image in listed])
+    pairs = _file_pairs(
+        folder,
+        [files[k] for k in image_of.tolist()],
+        [[text] for image in listed for text in image.texts],
+        np.array([image.number for image in listed])[image_of],
+        augment,
+        cache,
+        name,
+    )
+    return pairs, image_of
 
 
 def class_folders(

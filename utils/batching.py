@@ -1,6 +1,6 @@
 """From items to batches and back: files are read ahead in threads, batches span items, rows return to their item.
 
-Everything is bounded: `workers` items are open at a time, each at most `depth` samples ahead of the encoder.
+Everything is bounded: `ahead` items are open at a time, each at most `depth` samples ahead of the encoder.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,18 +28,18 @@ class Start:
 
 @dataclass(frozen=True)
 class Sample:
-    """One row on its way to the encoder: preprocessed `pixels`, the row's time, the time of what it shows."""
+    """One row on its way to the encoder, the row's time, the time of what it shows."""
 
-    pixels: Any  # uint8 (3, n, n); opaque here
-    seconds: float
-    source_seconds: float
+    content: Any  # pixels, uint8 (3, n, n), or the token ids of a text (t,); opaque here
+    seconds: float = 0.0
+    source_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class End:
-    """An item was read to its end. `facts` go into its provenance; `fps` is the rate of its rows."""
+    """An item was read to its end. `facts` go into its provenance; `fps` is the rate of its rows, 0 without one."""
 
-    fps: float
+    fps: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -53,17 +53,22 @@ class Failure:
 
 ReadEvent = Start | Sample | End | Failure
 Reader = Callable[[Item], Iterator[Start | Sample | End]]
+Encode = Callable[[Sequence[Any]], dict[str, np.ndarray]]  # contents of n samples -> arrays with n rows
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One item whose rows are all encoded: `features` (t, ...) and the two times of every row."""
+    """One item whose rows are all encoded: arrays (t, ...) by name and the two times of every row."""
 
     item: Item
-    features: np.ndarray
+    features: dict[str, np.ndarray]  # empty where no row came
     seconds: list[float]
     source_seconds: list[float]
     end: End
+
+    @property
+    def rows(self) -> int:
+        return len(self.seconds)
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,13 @@ class Failed:
     error: Exception
 
 
-def prefetch(items: Iterable[Item], read: Reader, *, workers: int, depth: int) -> Iterator[tuple[Item, ReadEvent]]:
-    """Events of all items, in the items' order, while up to `workers` threads read ahead.
+def prefetch(
+    items: Iterable[Item], read: Reader, *, workers: int, depth: int, ahead: int | None = None
+) -> Iterator[tuple[Item, ReadEvent]]:
+    """Events of all items, in the items' order, while `workers` threads read up to `ahead` items before their turn.
 
-    Every item ends with `End` or `Failure`. Closing this generator stops the threads promptly.
+    `items` is asked for an item when there is room to read it. Every item ends with `End` or `Failure`. Closing this
+    generator stops the threads promptly.
     """
     stop = Event()
     waiting = iter(items)
@@ -88,7 +96,7 @@ def prefetch(items: Iterable[Item], read: Reader, *, workers: int, depth: int) -
             open_items.append((item, queue))
 
         try:
-            for item in islice(waiting, workers):
+            for item in islice(waiting, ahead or workers):
                 start(item)
             while open_items:
                 item, queue = open_items.pop(0)
@@ -125,41 +133,55 @@ def _put(queue: "Queue[ReadEvent]", event: ReadEvent, stop: Event) -> bool:
     return False
 
 
+class _Growing:
+    """Rows copied into one growing array: thousands of small ones, kept for hours, fragment the memory."""
+
+    def __init__(self) -> None:
+        self._array: np.ndarray | None = None  # the first `_rows` rows are filled
+        self._rows = 0
+
+    def add(self, rows: np.ndarray) -> None:
+        end = self._rows + len(rows)
+        if self._array is None:
+            self._array = np.empty((end, *rows.shape[1:]), rows.dtype)
+        elif end > len(self._array):
+            grown = np.empty((2 * end, *rows.shape[1:]), rows.dtype)
+            grown[: self._rows] = self._array[: self._rows]
+            self._array = grown
+        self._array[self._rows : end] = rows
+        self._rows = end
+
+    @property
+    def rows(self) -> np.ndarray:
+        assert self._array is not None
+        return self._array[: self._rows]
+
+
 @dataclass
 class _Pending:
     """An item between its first sample and its last feature."""
 
-    rows: int = 0
-    features: np.ndarray | None = None  # the first `encoded` rows are filled
+    features: dict[str, _Growing] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
     source_seconds: list[float] = field(default_factory=list)
     encoded: int = 0
     outcome: End | Failure | None = None
 
-    def add(self, rows: np.ndarray) -> None:
-        """Copies into one growing array: thousands of small ones, kept for hours, fragment the memory."""
-        end = self.encoded + len(rows)
-        if self.features is None:
-            self.features = np.empty((end, *rows.shape[1:]), rows.dtype)
-        elif end > len(self.features):
-            grown = np.empty((2 * end, *rows.shape[1:]), rows.dtype)
-            grown[: self.encoded] = self.features[: self.encoded]
-            self.features = grown
-        self.features[self.encoded : end] = rows
-        self.encoded = end
+    def add(self, features: dict[str, np.ndarray], start: int, stop: int) -> None:
+        for name, rows in features.items():
+            self.features.setdefault(name, _Growing()).add(rows[start:stop])
+        self.encoded += stop - start
 
     def finish(self, item: Item) -> Encoded | Failed:
         if isinstance(self.outcome, Failure):
             return Failed(item, self.outcome.error)
         assert self.outcome is not None
-        features = np.empty((0, 0), np.float32) if self.features is None else self.features[: self.encoded]
+        features = {name: growing.rows for name, growing in self.features.items()}
         return Encoded(item, features, self.seconds, self.source_seconds, self.outcome)
 
 
 def encode_batches(
-    events: Iterable[tuple[Item, ReadEvent]],
-    encode: Callable[[Sequence[Any]], np.ndarray],
-    batch_size: int,
+    events: Iterable[tuple[Item, ReadEvent]], encode: Encode, batch_size: int
 ) -> Iterator[Encoded | Failed]:
     """Encode samples in batches of `batch_size` that may hold rows of several items; yield the items as they finish.
 
@@ -170,10 +192,9 @@ def encode_batches(
     for item, event in events:
         pending = open_items.setdefault(item, _Pending())
         if isinstance(event, Sample):
-            pending.rows += 1
             pending.seconds.append(event.seconds)
             pending.source_seconds.append(event.source_seconds)
-            batch.append((item, event.pixels))
+            batch.append((item, event.content))
             if len(batch) == batch_size:
                 _encode_one(batch, encode, open_items)
                 batch = []
@@ -185,17 +206,15 @@ def encode_batches(
     yield from _finished(open_items)
 
 
-def _encode_one(
-    batch: list[tuple[Item, Any]], encode: Callable[[Sequence[Any]], np.ndarray], open_items: dict[Item, _Pending]
-) -> None:
-    features = encode([pixels for _, pixels in batch])
+def _encode_one(batch: list[tuple[Item, Any]], encode: Encode, open_items: dict[Item, _Pending]) -> None:
+    features = encode([content for _, content in batch])
     start = 0
     while start < len(batch):  # runs of the same item
         item = batch[start][0]
         stop = start
         while stop < len(batch) and batch[stop][0] is item:
             stop += 1
-        open_items[item].add(features[start:stop])
+        open_items[item].add(features, start, stop)
         start = stop
 
 
@@ -203,6 +222,6 @@ def _finished(open_items: dict[Item, _Pending]) -> Iterator[Encoded | Failed]:
     """From the front, so that the order of the inputs is kept."""
     while open_items:
         item, pending = next(iter(open_items.items()))
-        if pending.outcome is None or pending.encoded < pending.rows:
+        if pending.outcome is None or pending.encoded < len(pending.seconds):
             return
         yield open_items.pop(item).finish(item)

@@ -18,6 +18,7 @@ from utils.errors import UserError, did_you_mean
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 DEFAULT_JOB = "extract"
+_NAMES_FILES = ("model_name", "pretrained", "file_with_texts", "annotations")  # beside keys ending in _path(s), _dir
 _OVERRIDE = re.compile(r"(?P<sign>[+~]*)(?P<key>[\w./@:-]+)=(?P<value>.*)", re.DOTALL)
 
 
@@ -67,7 +68,12 @@ def _known_keys(job: str) -> set[str]:
 def _groups() -> dict[str, list[str]]:
     """Config groups and their options, from the folders of configs/."""
     folders = [path for path in CONFIGS.iterdir() if path.is_dir() and path.name != "hydra"]
-    return {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
+    return {folder.name: option_names(folder) for folder in folders}
+
+
+def option_names(group: Path) -> list[str]:
+    """Without the ending; those in folders of the group with their folder, as `ViT-B/32`."""
+    return sorted(path.relative_to(group).with_suffix("").as_posix() for path in group.rglob("*.yaml"))
 
 
 def _check_flag(argument: str, keys: set[str]) -> None:
@@ -86,7 +92,7 @@ def _check_options(group: str, value: str, options: list[str]) -> None:
 
 
 def _value_for_hydra(argument: str, key: str, value: str, many_runs: bool) -> str:
-    names_files = key.endswith(("_path", "_paths")) or key == "model_name"
+    names_files = key.endswith(("_path", "_paths", "_dir")) or key in _NAMES_FILES
     if names_files:
         if _is_file(value):
             return quoted(value)

@@ -21,11 +21,12 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]}? " if near else ""
 
 
-def check_option(key: str, given: object, options: Iterable[str]) -> None:
-    """UserError unless `given` is one of `options`."""
-    options = list(options)
-    if given not in options:
-        raise UserError(f"{key}={given}: {did_you_mean(str(given), options)}Expected one of {', '.join(options)}")
+def check_option(key: str, given: object, options: Iterable[str | None]) -> None:
+    """UserError unless `given` is one of `options`; None among them is what a config calls null."""
+    if given in (options := list(options)):
+        return
+    names = ["null" if option is None else option for option in options]
+    raise UserError(f"{key}={given}: {did_you_mean(str(given), names)}Expected one of {', '.join(names)}")
 
 
 def check_count(key: str, given: object) -> None:

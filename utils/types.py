@@ -10,14 +10,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Item:
-    """One input file and the name its results are stored under.
+    """One input and the name its results are stored under.
 
     `name` is relative to the folder of one model's results, with "/" and without an ending:
     `dog/000` for `dog/000.mp4` among the inputs `dog/000.mp4 cat/000.mp4`.
     """
 
-    path: Path
+    path: Path  # of texts: the file they stand in
     name: str
+    texts: tuple[str, ...] = ()  # where the item is these texts, and not the whole file
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class Features:
     """The finished result of one item, as the handlers get it.
 
     `arrays` maps key -> array, in the order they are printed, for example
-    `{"clip": (t, d) float32, "fps": () float64, "timestamps_ms": (t,) float64}`.
+    `{"clip": (t, d) float32, "grid": (t, n, c) float32, "fps": () float64, "timestamps_ms": (t,) float64}`.
+    The features of whole frames, images and texts stand under the feature type ("clip").
     `settings` is what the numbers depend on (model, weights, sampling, preprocessing, precision ...):
     results on disk count as done only while it is unchanged. `provenance` is everything else worth keeping.
     """
@@ -79,6 +81,10 @@ class Features:
         rows = {key: len(array) for key, array in self.arrays.items() if array.ndim > 0}
         if len(set(rows.values())) > 1:
             raise ValueError(f"{self.item.path}: arrays differ in their number of rows: {rows}")
+
+    @property
+    def feature_type(self) -> str:
+        return self.folder.partition("/")[0]
 
 
 class Handler(Protocol):

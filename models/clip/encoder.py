@@ -1,44 +1,90 @@
 """Pixels and strings -> features: the one place that owns device and precision."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from models.clip.model import CLIP
 from models.clip.precision import Precision, resolve, to_precision
 from models.clip.preprocess import normalize
+from models.clip.preset import grid_shape
+from models.clip.text import TextTransformer
+from utils.errors import check_option
+
+FEATURES = ("global", "grid")
+Convert = Callable[[Any, Precision, torch.device], Any]
 
 
 class Encoder:
-    """Wraps a model in evaluation mode. Features are float32 on the CPU, not normalised, whatever the precision."""
+    """Wraps a model in evaluation mode. Features are float32 on the CPU, not normalised, whatever the precision.
 
-    def __init__(self, model: CLIP, *, device: torch.device, precision: Precision = "auto") -> None:
+    `convert` brings the model to device and precision; other families than OpenAI's may have their own.
+    """
+
+    def __init__(
+        self, model: Any, *, device: torch.device, precision: Precision = "auto", convert: Convert = to_precision
+    ) -> None:
         self.device = device
         self.precision = resolve(precision, device)
-        self.model = to_precision(model.eval(), precision, device)
+        self.model: Any = convert(model.eval(), precision, device)
+
+    def images(self, pixels: UInt8[Tensor, "b 3 n n"]) -> Float[np.ndarray, "b e"]:
+        """The global features alone."""
+        return self.features(pixels)["global"]
 
     @torch.inference_mode()
-    def images(self, pixels: UInt8[Tensor, "b 3 n n"]) -> Float[np.ndarray, "b e"]:
-        """Preprocessed pixels, 0..255; they are normalised on the device.
+    def features(
+        self, pixels: UInt8[Tensor, "b 3 n n"], *, wanted: Sequence[str] = ("global",), grid_pool: int = 1
+    ) -> dict[str, Float[np.ndarray, "b ..."]]:
+        """Preprocessed pixels, 0..255, -> those of "global" (b, e) and "grid" (b, n, c) that are `wanted`, in one pass.
 
-        A batch that does not fit the device's memory is encoded in halves.
+        The grid is row-major, averaged over windows of `grid_pool` x `grid_pool` patches; what does not fill a window
+        is left out (7 x 7 pooled by 2 is 3 x 3). A batch that does not fit the device's memory is encoded in halves.
         """
-        visual = self.model.visual
+        for name in wanted:
+            check_option("features", name, FEATURES)
         try:
-            batch = normalize(pixels.to(self.device, non_blocking=True), visual.mean, visual.std)  # pyright: ignore[reportArgumentType]
-            return self.model.encode_image(batch).float().cpu().numpy()
+            return {name: values.cpu().numpy() for name, values in self._features(pixels, wanted, grid_pool).items()}
         except torch.OutOfMemoryError:
             if len(pixels) == 1:
                 raise
-        halves = pixels.split((len(pixels) + 1) // 2)
-        return np.concatenate([self.images(half) for half in halves])
+        halves = [
+            self.features(half, wanted=wanted, grid_pool=grid_pool) for half in pixels.split((len(pixels) + 1) // 2)
+        ]
+        return {name: np.concatenate([half[name] for half in halves]) for name in wanted}
 
-    @torch.inference_mode()
+    def _features(
+        self, pixels: UInt8[Tensor, "b 3 n n"], wanted: Sequence[str], grid_pool: int
+    ) -> dict[str, Float[Tensor, "b ..."]]:
+        visual = self.model.visual
+        batch = normalize(pixels.to(self.device, non_blocking=True), visual.mean, visual.std)  # pyright: ignore[reportArgumentType]
+        if "grid" not in wanted:  # not every tower has a trunk
+            return {"global": self.model.encode_image(batch).float()}
+        shape = grid_shape(visual, grid_pool)
+        trunk = visual.trunk(batch.to(visual.dtype))  # pyright: ignore
+        pooled = F.avg_pool2d(visual.grid(trunk).float(), grid_pool)  # pyright: ignore
+        features = {"grid": pooled.flatten(2).transpose(1, 2).reshape(len(batch), *shape)}
+        if "global" in wanted:
+            features["global"] = visual.head(trunk).float()  # pyright: ignore
+        return features
+
     def texts(self, texts: list[str], *, batch_size: int = 256, truncate: bool = False) -> Float[np.ndarray, "n e"]:
         tokens = self.model.tokenize(texts, truncate=truncate)
-        features = [self.model.encode_text(part.to(self.device)).float().cpu() for part in tokens.split(batch_size)]
-        return torch.cat(features).numpy()
+        order = tokens.argmax(dim=1).argsort(stable=True)  # by length: a batch is computed as far as its longest text
+        features = np.concatenate([self.tokens(part) for part in tokens[order].split(batch_size)])
+        return features[order.argsort().numpy()]
+
+    @torch.inference_mode()
+    def tokens(self, tokens: Int[Tensor, "b t"]) -> Float[np.ndarray, "b e"]:
+        """Token ids as the model's `tokenize` gives them."""
+        if len(tokens) and isinstance(getattr(self.model, "text", None), TextTransformer):
+            # Causal attention, read at the end token: what stands after the last end changes nothing and costs time.
+            tokens = tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
+        return self.model.encode_text(tokens.to(self.device)).float().cpu().numpy()
 
     @property
     def logit_scale(self) -> float:

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.clip.layers import LayerNorm, constructor_arguments
+from models.clip.positions import Interpolation
 from models.clip.preprocess import Color, Resize
 from models.clip.wordpiece import SPECIAL, learn_vocabulary, tokenize, wordpiece
 from utils.errors import UserError, check_option, did_you_mean
@@ -85,6 +86,12 @@ class TimmTower(nn.Module):
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
         with _mixed(self.dtype, x.device):
             return self.projection(self.trunk(x))
+
+    def at_resolution(self, resolution: int, interpolation: Interpolation = "bicubic") -> None:
+        """UserError for any size but its own."""
+        n = self.input_resolution
+        if resolution != n:
+            raise UserError(f"resolution={resolution}: this timm model was built for {n} pixels and takes these only")
 
     def train(self, mode: bool = True) -> "TimmTower":
         super().train(mode)

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from models.clip.layers import MLP, LayerNorm, constructor_arguments
+from models.clip.positions import Interpolation
 from models.clip.preprocess import MEAN, STD, Color, Resize
 from models.clip.tokenizer import tokenize
 from utils.errors import UserError, check_option
@@ -104,6 +105,22 @@ class VisionMixer(nn.Module):
 
     def head(self, tokens: Float[Tensor, "b t c"]) -> Float[Tensor, "b e"]:
         return self.ln_post(tokens[:, 0]) @ self.proj
+
+    def grid(self, tokens: Float[Tensor, "b t c"]) -> Float[Tensor, "b c i j"]:
+        """The patches' tokens as they leave `trunk`, where they stand in the image."""
+        return tokens[:, 1:].transpose(1, 2).unflatten(2, self.map_shape[1:])
+
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """(c, i, j) of `grid`."""
+        side = self.input_resolution // self.patch_size
+        return self.mixer.width, side, side
+
+    def at_resolution(self, resolution: int, interpolation: Interpolation = "bicubic") -> None:
+        """UserError for any size but its own."""
+        n = self.input_resolution
+        if resolution != n:
+            raise UserError(f"resolution={resolution}: a Mixer has weights for every position; this one takes {n} only")
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
         return self.head(self.trunk(x))

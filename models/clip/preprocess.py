@@ -3,26 +3,31 @@
 A tower may ask for other numbers, or for the whole image squashed into the n x n square (`Preprocess.of`).
 
 Two ways to the same pixels, both ending in uint8 (3, n, n) so that little data travels between threads:
-- `exact`: the official PIL pipeline, to the bit (openai/CLIP: resize in the image's own mode, then RGB);
+- `exact`: the official PIL pipeline, to the bit;
 - `fast`: antialiased bicubic on uint8 tensors; at most 2 of 255 levels away, in few pixels, and several times
   as fast.
+
+openai/CLIP resizes in the image's own mode, then makes it RGB; OpenAI-CLIP-Feature the other way round (`convert_rgb`).
+For photos that is the same; for palettes, 1 bit and transparency not at all: PIL resizes the first two by nearest
+neighbour, and weights the colours of the third by their opacity.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 Color = tuple[float, float, float]  # red, green, blue; 0..1
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 PreprocessMode = Literal["exact", "fast"]
 Resize = Literal["crop", "squash"]
+ConvertRGB = Literal["after_resize", "before_resize"]
 
 
 def resized_size(width: int, height: int, resolution: int) -> tuple[int, int]:
@@ -46,11 +51,28 @@ class Preprocess:
     resize: Resize = "crop"  # `squash` gives up the aspect ratio and keeps the edges
     mean: Color = MEAN
     std: Color = STD
+    convert_rgb: ConvertRGB = "after_resize"
 
     @classmethod
-    def of(cls, visual: nn.Module, mode: PreprocessMode = "exact") -> "Preprocess":
-        """As the image tower says."""
-        return cls(visual.input_resolution, mode, visual.resize, visual.mean, visual.std)  # pyright: ignore[reportArgumentType]
+    def of(
+        cls,
+        visual: Any,
+        mode: PreprocessMode = "exact",
+        *,
+        resize: Resize | None = None,
+        convert_rgb: ConvertRGB = "after_resize",
+    ) -> "Preprocess":
+        """As the image tower says, except for a `resize` that is given."""
+        return cls(visual.input_resolution, mode, resize or visual.resize, visual.mean, visual.std, convert_rgb)
+
+    def settings(self) -> dict[str, Any]:
+        """What the pixels depend on."""
+        return {
+            "preprocess": self.mode,
+            "resolution_px": self.resolution,
+            "resize": self.resize,
+            "convert_rgb": self.convert_rgb,
+        }
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "3 n n"]:
         return normalize(self.pixels(image).unsqueeze(0), self.mean, self.std)[0]
@@ -59,9 +81,20 @@ class Preprocess:
         """A PIL image of any mode -> uint8 (3, n, n), always the exact way."""
         width, height = self._resized_size(*image.size)
         left, top = crop_offset(width, self.resolution), crop_offset(height, self.resolution)
+        if self.convert_rgb == "before_resize":
+            image = image.convert("RGB")
         image = image.resize((width, height), Image.Resampling.BICUBIC)
         image = image.crop((left, top, left + self.resolution, top + self.resolution)).convert("RGB")
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+    def image(self, image: Image.Image) -> UInt8[Tensor, "3 n n"]:
+        """A PIL image of any mode -> uint8 (3, n, n), by `mode`; the fast way only for RGB and grey.
+
+        In other modes the order of resizing and conversion changes more than the speed is worth.
+        """
+        if self.mode == "fast" and image.mode in ("RGB", "L"):
+            return self.frame(np.array(image if image.mode == "RGB" else image.convert("RGB")))
+        return self.pixels(image)
 
     def frame(self, rgb: UInt8[np.ndarray, "h w 3"]) -> UInt8[Tensor, "3 n n"]:
         """A decoded frame, uint8 RGB (h, w, 3) -> uint8 (3, n, n), by `mode`."""

@@ -130,9 +130,10 @@ def tokenize(texts: str | list[str], context_length: int = 77, truncate: bool = 
         ids = [tokenizer.start_id, *tokenizer.encode(text), tokenizer.end_id]
         if len(ids) > context_length:
             if not truncate:
+                which = f"text {row + 1} of {len(texts)}" if len(texts) > 1 else "the text"
                 raise UserError(
-                    f"text {row + 1} of {len(texts)} has {len(ids)} tokens, {context_length} is the most this model "
-                    f"takes (truncate=True cuts it): {text[:80]!r}"
+                    f"{which} has {len(ids)} tokens, {context_length} is the most this model takes (truncate=True cuts "
+                    f"it): {text[:80]!r}"
                 )
             ids = [*ids[: context_length - 1], tokenizer.end_id]
         result[row, : len(ids)] = torch.tensor(ids, dtype=torch.int)

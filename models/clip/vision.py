@@ -1,7 +1,7 @@
 """The two image towers of CLIP: a vision transformer and a modified ResNet.
 
-Both are read as trunk -> head: `trunk` gives the grid (patches or map), `head` one vector an image.
-An image tower says how its images are prepared: `input_resolution`, `mean`, `std`, `resize`.
+Both are read as trunk -> head: `trunk` is the pass through the layers (patches or map), `head` makes one vector an
+image of it, `grid` a map. An image tower says how its images are prepared: `input_resolution`, `mean`, `std`, `resize`.
 Paper: Radford et al. 2021, section 2.4. Original code: openai/CLIP, `clip/model.py`; same parameter names.
 """
 
@@ -14,7 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.clip.layers import LayerNorm, Transformer, constructor_arguments
+from models.clip.positions import Interpolation, check_resolution, resize_positions
 from models.clip.preprocess import MEAN, STD, Color, Resize
+
+REDUCTION = 32  # pixels of the image to one of a ResNet's last map, along each side
 
 
 class VisionTransformer(nn.Module):
@@ -59,6 +62,24 @@ class VisionTransformer(nn.Module):
 
     def head(self, tokens: Float[Tensor, "b t c"]) -> Float[Tensor, "b e"]:
         return self.ln_post(tokens[:, 0]) @ self.proj
+
+    def grid(self, tokens: Float[Tensor, "b t c"]) -> Float[Tensor, "b c i j"]:
+        """The patches' tokens as they leave `trunk`, where they stand in the image."""
+        return tokens[:, 1:].transpose(1, 2).unflatten(2, self.map_shape[1:])
+
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """(c, i, j) of `grid`."""
+        side = self.input_resolution // self.patch_size
+        return self.transformer.width, side, side
+
+    def at_resolution(self, resolution: int, interpolation: Interpolation = "bicubic") -> None:
+        """From now on for images of `resolution` pixels, a multiple of the patch. Before any change of precision."""
+        if resolution != self.input_resolution:
+            check_resolution(resolution, self.patch_size)
+            side = resolution // self.patch_size
+            self.positional_embedding = resize_positions(self.positional_embedding, side, interpolation)
+            self.input_resolution = self.arguments["resolution"] = resolution
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
         return self.head(self.trunk(x))
@@ -145,7 +166,7 @@ class ModifiedResNet(nn.Module):
         self.layer2 = _stage(width * 4, width * 2, layers[1], stride=2)
         self.layer3 = _stage(width * 8, width * 4, layers[2], stride=2)
         self.layer4 = _stage(width * 16, width * 8, layers[3], stride=2)
-        self.attnpool = AttentionPool(grid=resolution // 32, width=width * 32, heads=heads, embed_dim=embed_dim)
+        self.attnpool = AttentionPool(grid=resolution // REDUCTION, width=width * 32, heads=heads, embed_dim=embed_dim)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -159,6 +180,26 @@ class ModifiedResNet(nn.Module):
 
     def head(self, grid: Float[Tensor, "b c i j"]) -> Float[Tensor, "b e"]:
         return self.attnpool(grid)
+
+    def grid(self, x: Float[Tensor, "b c i j"]) -> Float[Tensor, "b c i j"]:
+        """The map of `trunk` itself: before the attention pool, without its positions."""
+        return x
+
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """(c, i, j) of `grid`."""
+        side = self.input_resolution // REDUCTION
+        return self.attnpool.positional_embedding.shape[1], side, side
+
+    def at_resolution(self, resolution: int, interpolation: Interpolation = "bicubic") -> None:
+        """From now on for images of `resolution` pixels, a multiple of 32. Before any change of precision."""
+        if resolution != self.input_resolution:
+            check_resolution(resolution, REDUCTION)
+            pool = self.attnpool
+            pool.positional_embedding = resize_positions(
+                pool.positional_embedding, resolution // REDUCTION, interpolation
+            )
+            self.input_resolution = self.arguments["resolution"] = resolution
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
         return self.head(self.trunk(x))

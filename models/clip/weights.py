@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Mapping
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from typing import get_args
 
 import torch
 from filelock import FileLock
@@ -17,8 +18,9 @@ from tqdm import tqdm
 from models.clip.layers import ACTIVATIONS
 from models.clip.layouts import Checkpoint, read_checkpoint
 from models.clip.model import CLIP, infer_architecture
+from models.clip.positions import Interpolation
 from models.clip.towers import WithoutInitialWeights, build_empty, has_mixers, infer_mixers
-from utils.errors import UserError, check_option, did_you_mean
+from utils.errors import UserError, check_count, check_option, did_you_mean
 from utils.store.provenance import file_sha256
 
 logger = logging.getLogger(__name__)
@@ -69,11 +71,21 @@ def find_weights(name: str, *, download_root: str | Path | None = None, offline:
     )
 
 
-def load_model(path: Path, *, activation: str | None = None) -> CLIP:
+def load_model(
+    path: Path,
+    *,
+    activation: str | None = None,
+    resolution: int | None = None,
+    interpolation: Interpolation = "bicubic",
+) -> CLIP:
     """Build the model a checkpoint describes, or its shapes ask for; float32, on the CPU, in evaluation mode.
 
     `activation` (`quick_gelu` or `gelu`) overrides what the checkpoint says; OpenAI's is the default.
+    `resolution`: images of another size, in pixels; the image tower's positions are resized by `interpolation`.
     """
+    check_option("interpolation", interpolation, get_args(Interpolation))
+    if resolution is not None:
+        check_count("resolution", resolution)
     checkpoint = read_checkpoint(path)
     model = _empty_model(checkpoint, activation)
     _check_keys(checkpoint, model.state_dict())
@@ -83,6 +95,8 @@ def load_model(path: Path, *, activation: str | None = None) -> CLIP:
         for key, value in checkpoint.state.items()
     }
     model.load_state_dict(state, strict=True, assign=True)
+    if resolution is not None:
+        model.visual.at_resolution(resolution, interpolation)  # pyright: ignore[reportCallIssue]
     return model.eval()
 
 

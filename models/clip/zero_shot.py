@@ -77,4 +77,5 @@ class ShowPredictions:
         return True  # what is already saved is not computed again just to be shown
 
     def __call__(self, features: Features) -> None:
-        tqdm.write("\n".join(table(prediction) for prediction in features.predictions), file=sys.stdout)
+        if features.predictions:  # texts have none
+            tqdm.write("\n".join(table(prediction) for prediction in features.predictions), file=sys.stdout)

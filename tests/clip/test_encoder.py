@@ -4,6 +4,8 @@ import torch
 from tiny_clip import tiny_model
 
 from models.clip.encoder import Encoder
+from models.clip.mixer import TextMixer
+from models.clip.model import CLIP
 from models.clip.preprocess import normalize
 from models.clip.tokenizer import tokenize
 
@@ -60,6 +62,44 @@ def test_texts_in_batches(encoder: Encoder, batch_size: int) -> None:
     with torch.no_grad():
         expected = tiny_model().encode_text(tokenize(texts)).numpy()
     np.testing.assert_allclose(encoder.texts(texts, batch_size=batch_size), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 77), (3, 77), (4, 20)])
+def test_token_ids_need_no_columns_after_the_last_end(encoder: Encoder, shape: tuple[int, int]) -> None:
+    batch, columns = shape
+    tokens = tokenize(["a cat", "two dogs , one frisbee", "", "a cat"][:batch])[:, :columns]
+    with torch.no_grad():
+        expected = tiny_model().encode_text(tokens).numpy()
+    features = encoder.tokens(tokens)
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features, expected, atol=1e-6 * np.abs(expected).max(), rtol=0)
+
+
+def test_only_columns_up_to_the_last_end_are_computed(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, encode = [], encoder.model.encode_text
+
+    def recorded(tokens: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(tokens.shape))
+        return encode(tokens)
+
+    monkeypatch.setattr(encoder.model, "encode_text", recorded)
+    encoder.texts(["a cat", "two dogs , one frisbee", "", "a cat"], batch_size=2)
+    assert seen == [(2, 4), (2, 7)]  # sorted by length: "" (2 tokens) with "a cat" (4), then "a cat" with the longest
+
+
+def test_other_text_towers_get_all_columns() -> None:
+    """A Mixer refuses fewer: it has weights for every position."""
+    text = TextMixer(vocab_size=49408, width=16, layers=1, embed_dim=16)
+    text.initialize()
+    model = CLIP(tiny_model().visual, text).eval()
+    texts = ["a cat", "two dogs , one frisbee", ""]
+    with torch.no_grad():
+        expected = model.encode_text(tokenize(texts)).numpy()
+    np.testing.assert_allclose(Encoder(model, device=CPU).texts(texts, batch_size=1), expected, atol=1e-5)
+
+
+def test_no_texts(encoder: Encoder) -> None:
+    assert encoder.texts([]).shape == (0, 16)
 
 
 def test_texts_longer_than_the_context_are_cut_only_if_asked(encoder: Encoder) -> None:

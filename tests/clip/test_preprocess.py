@@ -5,8 +5,11 @@ import pytest
 import torch
 from PIL import Image
 from shared_data import ROOT
+from tiny_clip import tiny_model
 
 from models.clip.preprocess import MEAN, STD, Preprocess, crop_offset, normalize, resized_size
+
+MODES = ["L", "RGB", "LA", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "1", "P", "I;16"]
 
 
 @pytest.mark.parametrize(
@@ -60,3 +63,82 @@ def test_fast_frames_are_two_levels_away_at_most(name: str, resolution: int) -> 
     difference = (fast.int() - exact.int()).abs()
     assert int(difference.max()) <= 2
     assert float((difference > 0).float().mean()) < 0.03
+
+
+def photo(mode: str) -> Image.Image:
+    """A photo in that mode; where there is room for transparency, from none to all."""
+    with Image.open(ROOT / "sample" / "coffee.jpg") as file:
+        image = file.convert("RGB").reduce(4)
+    if mode == "I;16":
+        return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    image = image.convert(mode)
+    if mode in ("LA", "RGBA"):
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+    return image
+
+
+@pytest.mark.parametrize("order", ["after_resize", "before_resize"])
+@pytest.mark.parametrize("mode", MODES)
+def test_images_are_fast_only_where_the_order_does_not_matter(mode: str, order: str) -> None:
+    exact = Preprocess(64, "exact", convert_rgb=order)  # pyright: ignore[reportArgumentType]
+    fast = Preprocess(64, "fast", convert_rgb=order)  # pyright: ignore[reportArgumentType]
+    image = photo(mode)
+    assert image.mode == mode
+    wanted, found = exact.image(image), fast.image(image)
+    assert (found.dtype, found.shape) == (torch.uint8, (3, 64, 64))
+    if mode in ("RGB", "L"):
+        assert int((found.int() - wanted.int()).abs().max()) <= 2
+        assert torch.equal(found, fast.frame(np.array(image.convert("RGB"))))
+    else:
+        assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("preprocess", ["exact", "fast"])
+def test_the_order_changes_nothing_for_photos(mode: str, preprocess: str) -> None:
+    image = photo(mode)
+    first = Preprocess(64, preprocess, convert_rgb="before_resize").image(image)  # pyright: ignore[reportArgumentType]
+    last = Preprocess(64, preprocess, convert_rgb="after_resize").image(image)  # pyright: ignore[reportArgumentType]
+    assert torch.equal(first, last)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1"])
+def test_the_order_matters_elsewhere(mode: str) -> None:
+    image = photo(mode)
+    before = Preprocess(64, "exact", convert_rgb="before_resize").image(image)
+    after = Preprocess(64, "exact").image(image)
+    assert torch.equal(before, Preprocess(64, "exact").image(image.convert("RGB")))
+    assert int((before.int() - after.int()).abs().max()) > 20
+
+
+def test_hidden_colours_show_only_if_converted_first() -> None:
+    image = Image.new("RGBA", (40, 30), (255, 0, 255, 0))
+    assert Preprocess(20, "fast").image(image).max() == 0
+    before = Preprocess(20, "fast", convert_rgb="before_resize").image(image)
+    assert before[:, 0, 0].tolist() == [255, 0, 255]
+
+
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+def test_squashing_shows_the_edges(mode: str) -> None:
+    rgb = np.zeros((40, 160, 3), np.uint8)
+    rgb[:, :40], rgb[:, 120:] = 255, 255
+    image = Image.fromarray(rgb)
+    squashed = Preprocess(32, mode, "squash").image(image)  # pyright: ignore[reportArgumentType]
+    assert squashed.shape == (3, 32, 32)
+    assert [int(squashed[0, 16, x]) for x in (0, 16, 31)] == [255, 0, 255]
+    assert Preprocess(32, mode).image(image).max() <= 40  # pyright: ignore[reportArgumentType]
+
+
+def test_images_of_the_right_size_are_not_touched() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    for mode in ("exact", "fast"):
+        for resize in ("crop", "squash"):
+            found = Preprocess(32, mode, resize).image(Image.fromarray(rgb))
+            assert np.array_equal(found.permute(1, 2, 0).numpy(), rgb)
+
+
+def test_of_a_tower() -> None:
+    visual = tiny_model().visual
+    assert Preprocess.of(visual) == Preprocess(32)
+    asked = Preprocess.of(visual, "fast", resize="squash", convert_rgb="before_resize")
+    assert asked == Preprocess(32, "fast", "squash", convert_rgb="before_resize")

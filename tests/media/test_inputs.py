@@ -2,9 +2,10 @@ import os
 from pathlib import Path
 
 import pytest
+from shared_data import SHARED
 
 from utils.errors import MediaError, UserError
-from utils.media.inputs import find_videos
+from utils.media.inputs import find_images, find_media, find_videos
 from utils.media.video import open_video
 
 
@@ -109,3 +110,132 @@ def test_unusable_list_file(tmp_path, content):
         (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(UserError, match="file_with_video_paths="):
         find_videos(file_with_paths=tmp_path / "list.txt")
+
+
+def image_names(*args, **kwargs) -> list[str]:
+    return [item.name for item in find_images(*args, **kwargs)]
+
+
+def write_list(folder: Path, *lines: str) -> Path:
+    (folder / "list.txt").write_text("\n".join(lines), encoding="utf-8")
+    return folder / "list.txt"
+
+
+def test_images_are_found_by_what_pillow_opens(tmp_path):
+    touch(tmp_path, "b10.JPEG", "b2.webp", "a.mp4", "x.pdf", "sub/z.tif", "sub/anim.gif")
+    assert image_names(str(tmp_path)) == ["b2", "b10", "sub/anim", "sub/z"]
+    assert image_names(str(tmp_path / "b*")) == ["b2", "b10"]
+    with pytest.raises(UserError, match="exactly one of image_paths and file_with_image_paths, found neither"):
+        find_images()
+
+
+def test_images_of_a_list_are_relative_to_image_dir(tmp_path):
+    folder = tmp_path / "odd [name]"
+    touch(folder, "val/1.jpg", "val/2.jpg", "train/1.jpg", " lead.jpg", "#x.jpg")
+    file = write_list(tmp_path, "val/1.jpg", "# a comment", "", " val/gone.jpg ", " lead.jpg", "#x.jpg", "train/*.jpg")
+    items = find_images(file_with_paths=file, image_dir=folder)
+    assert [str(item.path.relative_to(folder)) for item in items] == [
+        *("val/1.jpg", "val/gone.jpg", " lead.jpg", "#x.jpg", "train/1.jpg")
+    ]
+    assert [item.name for item in items] == ["val/1", "val/gone", " lead", "#x", "train/1"]
+    absolute = write_list(tmp_path, str(folder / "val" / "2.jpg"))
+    assert find_images(file_with_paths=absolute, image_dir=folder)[0].path == folder / "val" / "2.jpg"
+
+
+def test_coco_ids(tmp_path):
+    file = write_list(
+        tmp_path,
+        "val2014/COCO_val2014_000000391895.jpg",
+        "train2017/000000147328.jpg",
+        "1000092795.jpg.png",
+        "val2014/COCO_val2014_000000391895.jpg",
+    )
+    assert image_names(file_with_paths=file, image_dir=tmp_path, id_mode="coco_int") == [
+        *("391895", "147328", "1000092795")
+    ]
+    assert image_names(touch(tmp_path, "a_007.png"), id_mode="coco_int") == ["7"]
+
+
+@pytest.mark.parametrize("name", ["1000268201_693b08cb0e.jpg", "cat.jpg", "x_.jpg", "x_-5.jpg", "x_٣.jpg", ".5.jpg"])
+def test_names_without_coco_ids(tmp_path, name):
+    file = write_list(tmp_path, "1.jpg", name)
+    with pytest.raises(UserError, match=r"list\.txt, line 2: .*id_mode=coco_int expects a number .*use id_mode=stem"):
+        find_images(file_with_paths=file, id_mode="coco_int")
+
+
+def test_ids_from_a_column(tmp_path):
+    file = write_list(tmp_path, "0, val/a.jpg", "", "# comment", "b/c , a, b.jpg", " 2,val/a.jpg", "0,val/a.jpg")
+    items = find_images(file_with_paths=file, image_dir=tmp_path, id_mode="column")
+    assert [(item.name, str(item.path.relative_to(tmp_path))) for item in items] == [
+        *(("0", "val/a.jpg"), ("b/c", "a, b.jpg"), ("2", "val/a.jpg"))
+    ]
+
+
+@pytest.mark.parametrize("line", ["val/a.jpg", "0,", ", a.jpg", "../x, a.jpg", "/x, a.jpg", "a//b, a.jpg", "x/, a.jpg"])
+def test_lines_that_are_no_id_and_path(tmp_path, line):
+    with pytest.raises(UserError, match=r"list\.txt, line 2: id_mode=column expects"):
+        find_images(file_with_paths=write_list(tmp_path, "0, a.jpg", line), id_mode="column")
+
+
+@pytest.mark.parametrize(
+    ("id_mode", "lines"),
+    [("coco_int", ["val/COCO_0005.jpg", "train/5.jpg"]), ("column", ["5, a.jpg", "5, b.jpg"])],
+)
+def test_two_files_with_one_id(tmp_path, id_mode, lines):
+    with pytest.raises(UserError, match=r"line 2: two images with the id 5: .*\.jpg and .*\.jpg"):
+        find_images(file_with_paths=write_list(tmp_path, *lines), id_mode=id_mode)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_paths": "a.jpg", "image_dir": "."}, "image_dir=.: belongs to file_with_image_paths"),
+        ({"file_with_image_paths": "list.txt", "image_dir": "gone"}, "image_dir=gone: no such folder"),
+        ({"image_paths": "a.jpg", "id_mode": "column"}, "id_mode=column: expected file_with_image_paths"),
+        ({"image_paths": "a.jpg", "id_mode": "coco"}, "id_mode=coco: did you mean coco_int"),
+        ({"video_paths": "a.mp4", "id_mode": "coco_int"}, "id_mode=coco_int: names images"),
+        ({"image_paths": "a.jpg", "file_with_image_paths": "list.txt"}, "image_paths.*found both"),
+        ({"image_paths": []}, "image_paths is empty"),
+        ({"file_with_image_paths": "empty.txt", "id_mode": "column"}, "expected lines `id, path`"),
+    ],
+)
+def test_options_that_do_not_go_together(tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    write_list(tmp_path, "a.jpg")
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(UserError, match=message):
+        find_media(**options)
+
+
+def test_videos_and_images_are_named_apart(tmp_path):
+    touch(tmp_path, "v/clip.mp4", "v/other.mp4", "i/clip.jpg", "i/photo.jpg", "i/sub/clip.jpg", "i/5.jpg", "v/5.mp4")
+    folders = {"video_paths": str(tmp_path / "v"), "image_paths": str(tmp_path / "i")}
+    videos, images = find_media(**folders)
+    assert [item.name for item in videos] == ["5_mp4", "clip_mp4", "other"]
+    assert [item.name for item in images] == ["5_jpg", "clip_jpg", "photo", "sub/clip"]
+    assert [item.name for item in find_videos(folders["video_paths"])] == ["5", "clip", "other"]
+    videos, images = find_media(**folders | {"image_paths": str(tmp_path / "i/5.jpg"), "id_mode": "coco_int"})
+    assert [item.name for item in videos] == ["5_mp4", "clip", "other"]
+    assert [item.name for item in images] == ["5"]
+    assert find_media() == ([], [])
+
+
+def test_a_gif_may_be_both(tmp_path):
+    touch(tmp_path, "x.gif")
+    videos, images = find_media(video_paths=str(tmp_path), image_paths=str(tmp_path))
+    assert [item.name for item in (*videos, *images)] == ["x_gif", "x_gif_2"]
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("name", "id_mode", "first"),
+    [
+        ("head200_image_list_test.txt", "coco_int", "391895"),
+        ("head200_image_list_val.txt", "coco_int", "184613"),
+        ("head200_nocaps_val_image_list.txt", "column", "0"),
+    ],
+)
+def test_genuine_lists(name, id_mode, first):
+    found = image_names(file_with_paths=SHARED / "data/jianjieluo__OpenAI-CLIP-Feature" / name, id_mode=id_mode)
+    assert len(found) == len(set(found)) == 200
+    assert found[0] == first

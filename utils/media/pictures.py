@@ -1,6 +1,5 @@
 """Where training pictures come from: files of a folder or of a zip archive; one picture = uint8 (3, h, w)."""
 
-import io
 import threading
 import zipfile
 from collections.abc import Sequence
@@ -10,11 +9,12 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from utils.errors import UserError
+from utils.media.images import load_image
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -104,12 +104,8 @@ def in_memory(pictures: Pictures, title: str) -> Pictures:
 
 
 def decode(data: bytes, name: str) -> UInt8[Tensor, "3 h w"]:
-    """UserError names the file. EXIF orientation is ignored, as in the original."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return as_picture(image)
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name}: not a readable image ({error})") from error
+    """MediaError names the file. EXIF orientation is ignored, as in the original."""
+    return as_picture(load_image(data, name))
 
 
 def as_picture(image: Image.Image | np.ndarray | Tensor) -> UInt8[Tensor, "3 h w"]:

@@ -1,15 +1,14 @@
 """What happens to finished features: the options of `on_extraction`. Each is a `utils.types.Handler`."""
 
-import pickle
 import sys
-import tokenize
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from utils.store.item_files import Form, ItemFiles, Writable, check_usable, same_bytes
+from utils.store.forms import NPZ, NUMPY, PICKLE, XMODALER_VIDEO
+from utils.store.item_files import Form, ItemFiles, check_usable
 from utils.types import Features, Item
 
 
@@ -29,34 +28,44 @@ class Print:
         tqdm.write(text, file=sys.stdout)
 
 
-class SaveNumpy:
+class _Save:
+    """A handler that leaves files in one form; which, says the subclass."""
+
+    saves = True
+    form: Form
+
+    def __init__(self, output_path: Path | str) -> None:
+        self._files = ItemFiles(output_path, self.form)
+
+    def done(self, item: Item, folder: str, settings: dict[str, Any]) -> bool:
+        return self._files.done(item, folder, settings)
+
+    def __call__(self, features: Features) -> None:
+        self._files.save(features)
+
+
+class SaveNumpy(_Save):
     """`<output_path>/<folder>/<item>_<key>.npy`, one for each array, then `<item>_meta.json`."""
 
-    saves = True
-
-    def __init__(self, output_path: Path | str) -> None:
-        self._files = ItemFiles(output_path, NUMPY)
-
-    def done(self, item: Item, folder: str, settings: dict[str, Any]) -> bool:
-        return self._files.done(item, folder, settings)
-
-    def __call__(self, features: Features) -> None:
-        self._files.save(features)
+    form = NUMPY
 
 
-class SavePickle:
+class SavePickle(_Save):
     """The same numpy arrays as `<item>_<key>.pkl` (pickle protocol 4, readable from Python 3.4 on)."""
 
-    saves = True
+    form = PICKLE
 
-    def __init__(self, output_path: Path | str) -> None:
-        self._files = ItemFiles(output_path, PICKLE)
 
-    def done(self, item: Item, folder: str, settings: dict[str, Any]) -> bool:
-        return self._files.done(item, folder, settings)
+class SaveNpz(_Save):
+    """`<item>.npz` as X-modaler reads it: `features` (n, c) is the grid, `g_feature` (1, d); texts have only that."""
 
-    def __call__(self, features: Features) -> None:
-        self._files.save(features)
+    form = NPZ
+
+
+class SaveXmodalerVideo(_Save):
+    """`<item>.npy` (t, d), as X-modaler reads videos: the global features alone."""
+
+    form = XMODALER_VIDEO
 
 
 def _shown(key: str, array: np.ndarray) -> str:
@@ -65,27 +74,3 @@ def _shown(key: str, array: np.ndarray) -> str:
         largest, mean, smallest = float(array.max()), float(array.mean()), float(array.min())
         lines.append(f"max: {largest:.8f}; mean: {mean:.8f}; min: {smallest:.8f}")
     return "\n".join([*lines, ""])
-
-
-def _write_numpy(file: Writable, array: np.ndarray) -> None:
-    np.save(file, array, allow_pickle=False)
-
-
-def _numpy_intact(path: Path, facts: dict[str, Any]) -> bool:
-    """Size, shape and dtype; the values stay on the disk, so that 100,000 finished items are checked quickly."""
-    try:
-        if path.stat().st_size != facts.get("bytes"):
-            return False
-        array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, TypeError, SyntaxError, OverflowError, tokenize.TokenError):
-        return False  # all of these come out of damaged headers
-    return list(array.shape) == facts.get("shape") and str(array.dtype) == facts.get("dtype")
-
-
-def _write_pickle(file: Writable, array: np.ndarray) -> None:
-    pickle.dump(array, file, protocol=4)
-
-
-# A pickle is recognised by its checksum and never opened: opening one runs whatever is in it.
-NUMPY = Form(".npy", _write_numpy, _numpy_intact)
-PICKLE = Form(".pkl", _write_pickle, same_bytes)

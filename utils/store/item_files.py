@@ -1,10 +1,10 @@
-"""The files of one item in one form (.npy, .pkl): written whole, recognised when they are already there."""
+"""The files of one item in one form (.npy, .npz ...): written whole, recognised when they are already there."""
 
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -13,11 +13,20 @@ import numpy as np
 from utils.errors import MediaError, UserError
 from utils.store.atomic import atomic_write, remove
 from utils.store.plain_json import encode, plain
-from utils.store.provenance import source_facts
-from utils.store.record import Record, read_record, same_facts, same_source, setting_changes, write_record
+from utils.store.provenance import item_source
+from utils.store.record import (
+    Record,
+    other_file,
+    read_record,
+    same_facts,
+    write_record,
+)
+from utils.store.resume import UpToDate
 from utils.types import Features, Item
 
 logger = logging.getLogger(__name__)
+
+META, PREDICTIONS = "_meta.json", "_predictions.json"
 
 
 class Writable(Protocol):
@@ -25,16 +34,24 @@ class Writable(Protocol):
 
 
 @dataclass(frozen=True)
-class Form:
-    """One way to store an array."""
+class Content:
+    """What goes into one file, and what is known of it before it is written."""
 
-    suffix: str  # ".npy"
-    write: Callable[[Writable, np.ndarray], None]
+    write: Callable[[Writable], None]
+    facts: dict[str, Any] = field(default_factory=dict)  # for the record
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to store features: `files` gives their contents by the ending of the file's name (`_clip.npy`)."""
+
+    name: str  # stands in the record of each of its files
+    files: Callable[[Features], dict[str, Content]]
     intact: Callable[[Path, dict[str, Any]], bool]  # does the file match its record? Never raises on damage
 
 
 class ItemFiles:
-    """`<output_path>/<folder>/<item.name>_<key><suffix>`, then `_predictions.json`, last `_meta.json`.
+    """`<output_path>/<folder>/<item.name><ending>`: the files of a form, then `_predictions.json`, last `_meta.json`.
 
     Several forms share a folder and one meta file, which lists the files of each with shape and dtype.
     """
@@ -42,26 +59,19 @@ class ItemFiles:
     def __init__(self, output_path: Path | str, form: Form) -> None:
         self._output_path = Path(output_path)
         self._form = form
-        self._warned: set[str] = set()
+        self._up_to_date = UpToDate()
 
     def done(self, item: Item, folder: str, settings: dict[str, Any]) -> bool:
         """Nothing left to do: same settings, same source (size and time) and every file of this form intact."""
-        record = read_record(self._path(folder, item, "meta.json"))
+        record = read_record(self._path(folder, item, META))
         if record is None:
             return False
-        wanted = plain(settings)
-        # Settings recorded beyond today's (predictions that nobody asks for now) do no harm.
-        recorded = {key: value for key, value in record.settings.items() if key in wanted}
-        if recorded != wanted:
-            self._warn_changed(item, setting_changes(recorded, wanted))
+        if not self._up_to_date(record, item, settings):
             return False
-        if not same_source(record.source, item.path):
-            logger.warning("%s: has changed since its results were saved: done again", item.path)
-            return False
-        mine = {name: facts for name, facts in record.files.items() if name.endswith(self._form.suffix)}
+        mine = {name: facts for name, facts in record.files.items() if facts.get("form") == self._form.name}
         home = self._path(folder, item, "").parent
         damaged = [name for name, facts in mine.items() if not self._form.intact(home / name, facts)]
-        damaged += [n for n, f in record.files.items() if n.endswith(".json") and not same_bytes(home / n, f)]
+        damaged += [n for n, f in record.files.items() if n.endswith(PREDICTIONS) and not same_bytes(home / n, f)]
         if mine and damaged:
             logger.warning("%s: missing or damaged, done again: %s", item.path, ", ".join(damaged))
         return bool(mine) and not damaged
@@ -70,43 +80,28 @@ class ItemFiles:
         """Raises MediaError where there is nothing worth saving, UserError where it cannot be written."""
         check_usable(features)
         item, folder = features.item, features.folder
-        meta = self._path(folder, item, "meta.json")
-        paths = {key: self._path(folder, item, f"{key}{self._form.suffix}") for key in features.arrays}
-        for path in paths.values():
+        meta = self._path(folder, item, META)
+        contents = {self._path(folder, item, end): content for end, content in self._form.files(features).items()}
+        for path in contents:
             _refuse_shared_name(path, meta)
         provenance = dict(features.provenance)
         # Facts taken before the file was read are better: it may have changed while it was being read.
-        source = provenance.pop("source", None) or source_facts(item.path)
+        source = provenance.pop("source", None) or item_source(item)
         record = Record(item.name, plain(features.settings), plain(source), {}, plain(provenance))
-        files = _keep_or_clear(meta, record, self._form.suffix)
-        for key, array in features.arrays.items():
-            files[paths[key].name] = self._write(paths[key], array)
+        files = _keep_or_clear(meta, record, self._form)
+        for path, content in contents.items():
+            files[path.name] = {"form": self._form.name} | _write(path, content)
         if features.predictions:
-            path = self._path(folder, item, "predictions.json")
-            files[path.name] = _write_predictions(path, features)
+            path = self._path(folder, item, PREDICTIONS)
+            files[path.name] = _write(path, _predictions(features))
         write_record(meta, Record(record.item, record.settings, record.source, files, record.provenance))
 
     def _path(self, folder: str, item: Item, ending: str) -> Path:
         """Names come from input paths; whatever they hold, results stay below `output_path`."""
-        relative = Path(folder) / f"{item.name}_{ending}"
+        relative = Path(folder) / f"{item.name}{ending}"
         if relative.is_absolute() or ".." in relative.parts:
             raise UserError(f"{item.path}: its results would lie outside {self._output_path}: {relative}")
         return self._output_path / relative
-
-    def _write(self, path: Path, array: np.ndarray) -> dict[str, Any]:
-        with _hashed(path) as file:
-            self._form.write(file, array)
-        return {"shape": list(array.shape), "dtype": str(array.dtype)} | file.facts()
-
-    def _warn_changed(self, item: Item, changes: str) -> None:
-        # Once for each kind of change: ten thousand items with the same one would hide everything else.
-        if changes not in self._warned:
-            self._warned.add(changes)
-            logger.warning(
-                "%s: saved under other settings (%s): done again, as is every other item with this difference",
-                item.path,
-                changes,
-            )
 
 
 def check_usable(features: Features) -> None:
@@ -162,26 +157,36 @@ def _hashed(path: Path) -> Iterator[_HashedFile]:
         yield _HashedFile(file)
 
 
-def _write_predictions(path: Path, features: Features) -> dict[str, Any]:
+def _write(path: Path, content: Content) -> dict[str, Any]:
+    with _hashed(path) as file:
+        content.write(file)
+    return content.facts | file.facts()
+
+
+def _predictions(features: Features) -> Content:
     try:
-        content = encode(features.predictions, indent=1)
+        text = encode(features.predictions, indent=1) + b"\n"
     except ValueError as error:
         raise MediaError(f"{features.item.path}: a prediction is nan or infinite: not saved") from error
-    with _hashed(path) as file:
-        file.write(content + b"\n")
-    return file.facts()
+    return Content(lambda file: file.write(text))
 
 
-def _keep_or_clear(meta: Path, record: Record, suffix: str) -> dict[str, dict[str, Any]]:
+def _keep_or_clear(meta: Path, record: Record, form: Form) -> dict[str, dict[str, Any]]:
     """The recorded files of the other forms, if they stay valid; else the old results are taken away.
 
-    The meta file goes first: killed half-way, new arrays must not lie beside a record of the old settings.
+    The meta file goes first: killed half-way, new arrays must not lie beside a record of the old settings. Raises
+    MediaError where they are of another input.
     """
     old = read_record(meta)
+    if old is not None and (other := other_file(old.source, record.source)):
+        raise MediaError(
+            f"{record.source['path']}: {meta.parent} already holds results of {other} under the name {record.item!r}: "
+            "rename one of the two, or choose another output_path"
+        )
     if old is not None and old.settings == record.settings and same_facts(old.source, record.source):
-        return {name: facts for name, facts in old.files.items() if not name.endswith((suffix, ".json"))}
+        return {name: facts for name, facts in old.files.items() if facts.get("form") not in (None, form.name)}
     remove(meta)
-    start = meta.name.removesuffix("meta.json")
+    start = meta.name.removesuffix(META)
     for name in old.files if old is not None else ():
         if name.startswith(start) and Path(name).name == name:
             remove(meta.with_name(name))
@@ -195,7 +200,7 @@ def _refuse_shared_name(path: Path, meta: Path) -> None:
     """
     pieces = path.name.split("_")
     for count in range(1, len(pieces)):
-        other = path.with_name("_".join(pieces[:count]) + "_meta.json")
+        other = path.with_name("_".join(pieces[:count]) + META)
         if other == meta:
             continue
         record = read_record(other)

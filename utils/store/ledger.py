@@ -6,6 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from utils.store.atomic import storage_error
 from utils.store.plain_json import encode, plain
 from utils.types import Item
 
-Status = Literal["done", "skipped", "partial", "failed", "empty"]
+Status = Literal["done", "skipped", "elsewhere", "partial", "failed", "empty"]
 _STATUSES: tuple[Status, ...] = get_args(Status)
 _FAILURES: tuple[Status, ...] = ("failed", "empty")
 
@@ -121,14 +122,12 @@ def _with_path(entry: Entry) -> str:
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
-    """Adds one JSON object as a line, in a single write: lines of several processes never mix (on a local disk).
-
-    Raises UserError if it cannot be written.
-    """
+    """Adds one JSON object as a line; lines of several processes never mix. UserError if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
+            _lock(descriptor)  # until it is closed: nobody looks at the end while another is writing there
             line = encode(value) + b"\n"
             if _ends_within_line(descriptor):  # a full disk cut the last one short: lose that one, not this one too
                 line = b"\n" + line
@@ -138,6 +137,14 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
             os.close(descriptor)
     except OSError as error:
         raise storage_error(path, error) from error
+
+
+def _lock(descriptor: int) -> None:
+    if os.name == "posix":
+        import fcntl
+
+        with suppress(OSError):  # a disk without locks: a single write is nearly as good
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def _ends_within_line(descriptor: int) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import MediaError
+from utils.types import Item
 
 TOOL = "torch_zoo"
 # Read from the packages' metadata: importing torch only to ask for its version costs seconds.
@@ -56,6 +57,14 @@ def source_facts(path: Path | str) -> dict[str, Any]:
     except OSError as error:
         raise MediaError(f"{path}: cannot be read ({error.strerror}): check the path") from error
     return {"path": str(path), "size_bytes": facts.st_size, "mtime": facts.st_mtime}
+
+
+def item_source(item: Item) -> dict[str, Any]:
+    """By what an item's source is recognised: facts of its file, or the checksum of its texts. Raises MediaError."""
+    if not item.texts:
+        return source_facts(item.path)
+    content = "\n".join(item.texts).encode("utf-8", "surrogatepass")
+    return {"path": str(item.path), "texts_sha256": hashlib.sha256(content).hexdigest()}
 
 
 def file_sha256(path: Path | str) -> str:

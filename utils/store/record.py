@@ -9,7 +9,8 @@ from typing import Any
 from utils.errors import MediaError
 from utils.store.atomic import atomic_write
 from utils.store.plain_json import encode
-from utils.store.provenance import source_facts
+from utils.store.provenance import item_source
+from utils.types import Item
 
 _FORMAT = 1
 
@@ -20,7 +21,7 @@ class Record:
 
     item: str
     settings: dict[str, Any]
-    source: dict[str, Any]  # {"path", "size_bytes", "mtime"} as they were when the item was read
+    source: dict[str, Any]  # {"path", "size_bytes", "mtime"} as they were when it was read, or {"path", "texts_sha256"}
     files: dict[str, dict[str, Any]]  # name in the same folder -> {"shape", "dtype", "bytes", "sha256"}
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -28,11 +29,18 @@ class Record:
 def read_record(path: Path) -> Record | None:
     """The record in `path`; None where there is none that can be used (absent, damaged, of another format)."""
     try:
-        content = json.loads(path.read_bytes())
+        return parse_record(path.read_bytes())
+    except OSError:
+        return None
+
+
+def parse_record(data: bytes | str) -> Record | None:
+    try:
+        content = json.loads(data)
         if content["format"] != _FORMAT:
             return None
         record = Record(**{key: content[key] for key in ("item", "settings", "source", "files", "provenance")})
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     parts = [record.settings, record.source, record.files, record.provenance]
     parts += record.files.values() if isinstance(record.files, dict) else []
@@ -41,9 +49,13 @@ def read_record(path: Path) -> Record | None:
 
 def write_record(path: Path, record: Record) -> None:
     """Raises UserError if it cannot be written."""
-    saved = datetime.now(UTC).isoformat(timespec="seconds")
     with atomic_write(path) as file:
-        file.write(encode({"format": _FORMAT, "saved": saved} | asdict(record), indent=2) + b"\n")
+        file.write(record_bytes(record) + b"\n")
+
+
+def record_bytes(record: Record) -> bytes:
+    saved = datetime.now(UTC).isoformat(timespec="seconds")
+    return encode({"format": _FORMAT, "saved": saved} | asdict(record), indent=2)
 
 
 def setting_changes(old: dict[str, Any], new: dict[str, Any]) -> str:
@@ -70,14 +82,22 @@ def _short(value: Any, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def same_source(recorded: dict[str, Any], path: Path) -> bool:
-    """Whether the file is the one of the record, by size and time; where it lies does not matter."""
+def same_source(recorded: dict[str, Any], item: Item) -> bool:
+    """Whether the item is the one of the record: a file by size and time, wherever it lies, texts by their content."""
     try:
-        found = source_facts(path)
+        found = item_source(item)
     except MediaError:
         return False  # whoever reads it next says so
     return same_facts(recorded, found)
 
 
 def same_facts(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return all(one.get(key) == other.get(key) for key in ("size_bytes", "mtime"))
+    return all(one.get(key) == other.get(key) for key in ("size_bytes", "mtime", "texts_sha256"))
+
+
+def other_file(recorded: dict[str, Any], source: dict[str, Any]) -> str | None:
+    """The recorded source where it is of another name: `dog.mp4` is no older version of `dog.jpg`."""
+    path = recorded.get("path")
+    if "texts_sha256" in source or not path or Path(path).name == Path(source["path"]).name:
+        return None
+    return path

@@ -1,0 +1,96 @@
+"""A model of the open_clip library with the face of `models.clip.model.CLIP`: one encoder serves both families."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from models.clip.preprocess import Color, Resize
+from utils.errors import UserError
+
+_RESIZES: dict[str, Resize] = {"shortest": "crop", "squash": "squash"}
+
+
+class ImageTower:
+    """The image side. `trunk` runs the tower once and gives both its grid and its vectors."""
+
+    def __init__(self, model: nn.Module, preprocess: dict[str, Any], dtype: torch.dtype) -> None:
+        self._model: Any = model
+        size = preprocess["size"]
+        width, height = size if isinstance(size, tuple | list) else (size, size)
+        if width != height or preprocess["interpolation"] != "bicubic" or preprocess["resize_mode"] not in _RESIZES:
+            raise UserError(
+                f"this model wants its images prepared in a way that is not supported here: {preprocess}; expected a "
+                "square size, interpolation bicubic, resize_mode shortest or squash"
+            )
+        self.input_resolution: int = width
+        self.resize: Resize = _RESIZES[preprocess["resize_mode"]]
+        self.mean: Color = tuple(preprocess["mean"])
+        self.std: Color = tuple(preprocess["std"])
+        self.dtype = dtype
+        # Neither the width of the vectors nor the shape of the map is written down for every tower: one black image.
+        with torch.no_grad():
+            black = torch.zeros(1, 3, width, width, dtype=dtype)
+            self.output_dim: int = self._model.encode_image(black).shape[1]
+            self.map_shape: tuple[int, int, int] | None = None
+            if hasattr(self._model.visual, "forward_intermediates"):
+                _, *shape = self.grid(self.trunk(black)).shape
+                self.map_shape = shape[0], shape[1], shape[2]
+
+    def trunk(self, x: Float[Tensor, "b 3 n n"]) -> dict[str, Any]:
+        """Before the last norm and not projected, as for OpenAI's models."""
+        return self._model.visual.forward_intermediates(x, indices=1, normalize_intermediates=False)
+
+    def head(self, outputs: dict[str, Any]) -> Float[Tensor, "b e"]:
+        return outputs["image_features"]
+
+    def grid(self, outputs: dict[str, Any]) -> Float[Tensor, "b c i j"]:
+        return outputs["image_intermediates"][-1]
+
+
+class OpenCLIP(nn.Module):
+    """`model` as open_clip builds it, in evaluation mode; `tokenizer` as its `get_tokenizer` gives it.
+
+    `dtype`: what images are cast to; the model's weights were made for it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Callable[..., Tensor],
+        preprocess: dict[str, Any],
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.model, self._tokenizer = model, tokenizer
+        self.visual = ImageTower(model, preprocess, dtype)
+
+    @property
+    def logit_scale(self) -> Tensor:
+        return self.model.logit_scale  # pyright: ignore[reportReturnType]
+
+    def encode_image(self, image: Float[Tensor, "b 3 n n"]) -> Float[Tensor, "b e"]:
+        return self.model.encode_image(image.to(self.visual.dtype))  # pyright: ignore[reportCallIssue]
+
+    def encode_text(self, text: Int[Tensor, "b t"]) -> Float[Tensor, "b e"]:
+        return self.model.encode_text(text)  # pyright: ignore[reportCallIssue]
+
+    @property
+    def context_length(self) -> int:
+        return self._tokenizer.context_length  # pyright: ignore[reportFunctionMemberAccess]
+
+    def tokenize(self, texts: list[str], *, truncate: bool = False) -> Int[Tensor, "b t"]:
+        """As open_clip's tokenizer of this model, which cuts long texts silently: here they raise unless `truncate`."""
+        limit = self.context_length
+        if not truncate:
+            # What comes out of ten times the room: its last column is padding, except for a book.
+            ids = self._tokenizer(texts, context_length=10 * limit)
+            used = (ids != ids[:, -1:]).cumsum(dim=1).argmax(dim=1) + 1
+            for text, number in zip(texts, used.tolist(), strict=True):
+                if number > limit:
+                    raise UserError(
+                        f"the text has {number} tokens, {limit} is the most this model takes: {text[:80]!r}"
+                    )
+        return self._tokenizer(texts)
