@@ -21,8 +21,12 @@ from tiny_open_clip import write_open_clip_model
 from utils.command_line import CONFIGS, option_names
 
 VIDEO = ROOT / "sample" / "v_GGSY1Qvo990.mp4"
-JOB_GROUPS = ("feature_type", "on_extraction", "extractor", "evaluation", "pairs")  # of jobs that use a model
-WHOLE_RUNS = ("experiment", "extractor")  # set keys of the whole config
+JOB_GROUPS = (  # of jobs that use a model
+    *("feature_type", "on_extraction", "extractor", "evaluation", "pairs"),
+    *("on_caption", "caption_metric"),
+)
+LISTS = ("on_extraction", "evaluation", "on_caption", "caption_metric")
+WHOLE_RUNS = ("experiment", "extractor", "caption_phase", "caption_experiment")  # set keys of the whole config
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -150,7 +154,7 @@ def job_with(group: str) -> str:
 
 @pytest.mark.parametrize(("group", "option"), options())
 def test_every_option_composes_and_names_what_there_is(group: str, option: str, tiny: Path) -> None:
-    given = f"[{option}]" if group in ("on_extraction", "evaluation") else option
+    given = f"[{option}]" if group in LISTS else option
     config = job(job_with(group), f"{group}={given}", f"model_name={tiny}" if group in JOB_GROUPS else "seed=0")
     nodes = [config] if group in WHOLE_RUNS else [config[group]]
     targets = [node["_target_"] for node in walk(OmegaConf.to_container(nodes[0], resolve=False)) if "_target_" in node]

@@ -134,6 +134,13 @@ def check_printed(printed: str, words: list[str]) -> None:
     assert printed.count("  Logits | Prob. | Label ") == 16 * any(word.startswith("show_pred") for word in words)
 
 
+def check_captions(printed: str, output: Path, words: list[str]) -> None:
+    """A line for each photo, or for each half second of the videos."""
+    assert printed.count("(CLIP-S ") == (4 if "image_paths=sample" in words else 32)
+    saved = sorted(path.name for path in output.rglob("*.vtt"))
+    assert saved == ([f"{name}.vtt" for name in VIDEOS] if "save_captions" in " ".join(words) else [])
+
+
 def test_there_are_commands() -> None:
     assert len(COMMANDS) >= 12
 
@@ -148,8 +155,11 @@ def test_commands_run(block, folder, monkeypatch, capfd, request):
         if not converts:
             shutil.rmtree("output", ignore_errors=True)
         checkpoint = request.getfixturevalue("full_size" if "extractor=" in " ".join(words) else "tiny_checkpoint")
-        arguments = words[2:] if converts else with_weights(words[2:], checkpoint)
+        arguments = words[2:] if "--config-name" in words else with_weights(words[2:], checkpoint)
         assert run_here(arguments, monkeypatch) == 0
+        if "caption" in words:
+            check_captions(capfd.readouterr().out, folder / "output", words)
+            continue
         check_printed(capfd.readouterr().out, words)
         if "save_" in " ".join(words):
             check_saved(folder / ("converted" if converts else "output"), words)
@@ -210,4 +220,4 @@ def test_the_file_tree_is_there() -> None:
 
 
 def test_length() -> None:
-    assert len(README.splitlines()) <= 340
+    assert len(README.splitlines()) <= 360

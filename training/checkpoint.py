@@ -1,7 +1,8 @@
 """Checkpoints: everything a run needs to go on as if nothing had happened, written so that a kill never costs one.
 
-Layout: `model` (what one would use, under OpenAI's keys), `architecture`, `trained` (the weights as they are trained,
-where `model` is their moving average), `loss`, `optimizer`, `schedule`, `scaler`, `rng`, `position`, `step`, `config`.
+Layout: `model` (what one would use; of CLIP under OpenAI's keys), `trained` (the weights as they are trained, where
+`model` is their moving average), `loss`, `optimizer`, `schedule`, `scaler`, `rng`, `position`, `step`, `config`, and
+what the task adds: of CLIP its `architecture`.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -9,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
-from models.clip.model import CLIP
-from models.clip.towers import describe, told_by_shapes
 from training.agreement import from_all
 from training.distributed import rank
 from training.optimization import MovingAverage, Schedule
+from training.task import Task
 from utils.errors import UserError
 from utils.store.atomic import atomic_write
 
@@ -30,15 +30,14 @@ class Position:
     step: int = 0
     epoch: int = 0
     batch: int = 0
-    best_loss: float = float("inf")  # lowest mean of the held-out losses
+    best_cost: float = float("inf")  # lowest of the validations, see `Goal.cost`
 
 
 @dataclass
 class Run:
     """All that changes while a model is trained, and therefore all that a checkpoint holds."""
 
-    model: CLIP
-    loss: nn.Module
+    task: Task
     optimizer: Optimizer
     schedule: Schedule
     scaler: torch.amp.GradScaler  # pyright: ignore[reportPrivateImportUsage]
@@ -54,12 +53,12 @@ class Run:
                 save(folder / name, self._content(states))
 
     def _content(self, random_states: list[dict[str, Tensor]]) -> dict[str, Any]:
-        own = self.model.state_dict()
-        return {
-            "model": self.average.state if self.average else own,
+        own = self.task.model.state_dict()
+        weights = self.average.state if self.average else own
+        return self.task.description(weights) | {
+            "model": weights,
             "trained": own if self.average else None,
-            "architecture": describe(self.model),
-            "loss": self.loss.state_dict(),
+            "loss": self.task.loss.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -76,14 +75,14 @@ class Run:
         if self.average:
             self.average.load(content["model"])
         try:
-            self.model.load_state_dict(content["trained"] or content["model"])
-            self.loss.load_state_dict(content["loss"])
+            self.task.model.load_state_dict(content["trained"] or content["model"])
+            self.task.loss.load_state_dict(content["loss"])
             self.optimizer.load_state_dict(content["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            raise UserError(f"{path}: of another model or optimizer ({str(error).splitlines()[0]})") from error
+            self.at = Position(**content["position"])
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise UserError(f"{path}: of another model, optimizer or version ({str(error).splitlines()[0]})") from error
         self.schedule.load_state_dict(content["schedule"])
         self.scaler.load_state_dict(content["scaler"])
-        self.at = Position(**content["position"])
         restore_random_state(content["rng"][rank()])
 
     def _check_settings(self, path: Path, old: dict[str, Any]) -> None:
@@ -127,14 +126,3 @@ def restore_random_state(state: dict[str, Tensor]) -> None:
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
-
-
-def export(model: CLIP, path: Path, dtype: torch.dtype = torch.float16) -> None:
-    """The weights alone under OpenAI's keys, by default in half precision, as OpenAI's own files are.
-
-    A plain state dict where its shapes tell the architecture, for every tool that reads OpenAI's layout; else the
-    description goes with it, for `clip.load` and `model_name=`.
-    """
-    state = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
-    state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
-    save(path, state if told_by_shapes(model) else {"model": state, "architecture": describe(model)})

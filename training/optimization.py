@@ -65,11 +65,27 @@ def adamw(
     return torch.optim.AdamW(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True)
 
 
+def adam(
+    parameters: Iterable[tuple[str, Tensor]],
+    *,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    towers: Mapping[str, Mapping[str, float]] | None = None,
+) -> torch.optim.Adam:
+    """Adam without weight decay, as captioners are trained."""
+    groups = parameter_groups(parameters, weight_decay=0.0, towers=towers)
+    return torch.optim.Adam(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True)
+
+
 class Schedule(Protocol):
-    """Changes the optimizer's learning rates after every step, after every epoch, or both."""
+    """Changes the optimizer's learning rates after every step, after every epoch, or both.
+
+    `cost` tells how good the validation was, lower is better: of CLIP models the held-out loss (`Goal.cost`).
+    """
 
     def after_step(self) -> None: ...
-    def after_epoch(self, validation_loss: float) -> None: ...
+    def after_epoch(self, cost: float) -> None: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
@@ -97,7 +113,7 @@ class Cosine:
     def after_step(self) -> None:
         self._rule.step()
 
-    def after_epoch(self, validation_loss: float) -> None:
+    def after_epoch(self, cost: float) -> None:
         pass
 
     def state_dict(self) -> dict[str, Any]:
@@ -107,8 +123,67 @@ class Cosine:
         self._rule.load_state_dict(state)
 
 
+def noam(step: int, *, warmup_steps: int) -> float:
+    """Share of the peak rate for `step` (0 = the first): linear up, then down with the root of the steps.
+
+    Paper: Vaswani et al. 2017, section 5.3: width^-0.5 min(s^-0.5, s warmup^-1.5), whose peak is (width warmup)^-0.5.
+    """
+    return min((step + 1) / warmup_steps, (warmup_steps / (step + 1)) ** 0.5)
+
+
+class Noam:
+    """Stepped after every step. The optimizer's `lr` is the peak: of the paper's, (width x warmup_steps)^-0.5.
+
+    The warm-up is given in steps or as a share of the run; a run shorter than its warm-up never has the peak rate.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_steps: int,
+        *,
+        warmup_steps: int | None = None,
+        warmup_share: float | None = None,
+    ) -> None:
+        if (warmup_steps is None) == (warmup_share is None):
+            raise UserError(f"schedule: warmup_steps={warmup_steps}, warmup_share={warmup_share}; expected one of them")
+        steps = max(1, round(total_steps * warmup_share) if warmup_share is not None else warmup_steps or 1)
+        self._rule = LambdaLR(optimizer, lambda step: noam(step, warmup_steps=steps))
+
+    def after_step(self) -> None:
+        self._rule.step()
+
+    def after_epoch(self, cost: float) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._rule.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._rule.load_state_dict(state)
+
+
+class Constant:
+    """The rates stay as they are."""
+
+    def __init__(self, optimizer: Optimizer, total_steps: int) -> None:
+        pass
+
+    def after_step(self) -> None:
+        pass
+
+    def after_epoch(self, cost: float) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
 class Plateau:
-    """Rates times `factor` once the validation loss has not fallen for more than `patience` epochs (seed 1)."""
+    """Rates times `factor` once the validation's cost has not fallen for more than `patience` epochs (seed 1)."""
 
     def __init__(self, optimizer: Optimizer, total_steps: int, *, factor: float = 0.8, patience: int = 1) -> None:
         self._rule = ReduceLROnPlateau(optimizer, mode="min", factor=factor, patience=patience)
@@ -116,8 +191,8 @@ class Plateau:
     def after_step(self) -> None:
         pass
 
-    def after_epoch(self, validation_loss: float) -> None:
-        self._rule.step(validation_loss)
+    def after_epoch(self, cost: float) -> None:
+        self._rule.step(cost)
 
     def state_dict(self) -> dict[str, Any]:
         return self._rule.state_dict()

@@ -18,7 +18,6 @@ class Recorder:
     def __init__(self, folder: Path, total_steps: int, *, first_step: int, batch_size: int) -> None:
         self._log, self._first_step, self._batch_size = folder / "log.jsonl", first_step, batch_size
         self._started_seconds = time.monotonic()
-        self._unreadable = 0
         self._board = None
         silent = rank() != 0
         self._bar = tqdm(total=total_steps, initial=first_step, unit=" steps", disable=silent, dynamic_ncols=True)
@@ -35,24 +34,16 @@ class Recorder:
         if self._board:
             self._board.close()
 
-    def step(
-        self, number: int, loss: float, norm: float, logit_scale: Tensor, rates: Mapping[str, float], unreadable: int
-    ) -> None:
+    def step(self, number: int, values: Mapping[str, float | Tensor], rates: Mapping[str, float]) -> None:
         """After step `number` (1 = the first), which had these learning rates."""
         images_per_second = self._batch_size * (number - self._first_step) / self.seconds
-        self._unreadable += unreadable
-        self._bar.set_postfix_str(f"loss {loss:.4f}, {images_per_second:.0f} img/s", refresh=False)
+        self._bar.set_postfix_str(f"loss {float(values['loss']):.4f}, {images_per_second:.0f} img/s", refresh=False)
         self._bar.update(1)
-        if self._board is None:  # the logit scale would be fetched from the device in vain
+        if self._board is None:  # values would be fetched from the device in vain
             return
-        values = {
-            "train/loss": loss,
-            "train/gradient_norm": norm,
-            "train/logit_scale": float(logit_scale.detach().exp()),
-            "train/images_per_second": images_per_second,
-            "train/unreadable_images": self._unreadable,
-        }
-        self._scalars(number, values | {f"rate/{name}": rate for name, rate in rates.items()})
+        numbers = {key: float(value) for key, value in values.items()} | {"images_per_second": images_per_second}
+        self._scalars(number, {f"train/{key}": value for key, value in numbers.items()})
+        self._scalars(number, {f"rate/{name}": rate for name, rate in rates.items()})
 
     def epoch(self, number: int, epoch: int, values: Mapping[str, float]) -> None:
         """After the evaluation at the end of epoch `epoch` (1 = the first)."""

@@ -18,7 +18,10 @@ from utils.errors import UserError, did_you_mean
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 DEFAULT_JOB = "extract"
-_NAMES_FILES = ("model_name", "pretrained", "file_with_texts", "annotations")  # beside keys ending in _path(s), _dir
+_NAMES_FILES = (  # beside keys that end in _path(s), _dir
+    *("model_name", "pretrained", "file_with_texts", "annotations", "image_folder", "caption_model", "start_from"),
+    *("predictions", "references", "finecapeval", "score_model"),
+)
 _OVERRIDE = re.compile(r"(?P<sign>[+~]*)(?P<key>[\w./@:-]+)=(?P<value>.*)", re.DOTALL)
 
 

@@ -19,6 +19,7 @@ from utils.batching import Encoded, End, Failed, Sample, Start, encode_batches, 
 from utils.errors import MediaError, UserError
 from utils.inputs import Inputs
 from utils.progress import progress_bar
+from utils.store.atomic import remove_leftovers
 from utils.store.claims import Claims
 from utils.store.ledger import Ledger
 from utils.types import Features, Handler, Item
@@ -26,6 +27,7 @@ from utils.worklist import WorkList
 
 logger = logging.getLogger(__name__)
 
+LEFTOVER_SECONDS = 3600.0  # nobody writes one file for so long
 INTERRUPTED = 130  # exit status of a program stopped with Ctrl-C
 
 
@@ -83,6 +85,9 @@ def extract(
         with claims as held:
             for kind, items in inputs.items.items():
                 _Run(extractor, streams[kind], handlers, ledger, held).over(items)
+                if saves:
+                    folder = Path(output_path) / streams[kind].folder
+                    remove_leftovers(folder, older_than_seconds=LEFTOVER_SECONDS)
     except KeyboardInterrupt:
         print("\ninterrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
         return INTERRUPTED

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from threadpoolctl import threadpool_limits
 from torch import Tensor
-from utils.media.texts import read_texts
 
 from models.clip.output import Output
 from utils.batching import Encoded, End, Sample, Start
@@ -21,6 +20,7 @@ from utils.errors import MediaError, UserError
 from utils.media.images import open_image
 from utils.media.reencode import kept_path, through_file
 from utils.media.sampling import EveryFrame, Sampler
+from utils.media.texts import read_texts
 from utils.media.video import VideoReader, open_video
 from utils.store.provenance import item_source
 from utils.types import Features, Item, Row

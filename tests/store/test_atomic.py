@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from utils.errors import MediaError, UserError
-from utils.store.atomic import atomic_write
+from utils.store.atomic import atomic_write, remove_leftovers
 
 
 def write(path: Path, content: bytes) -> None:
@@ -169,3 +169,18 @@ def test_kill_in_the_middle_keeps_the_old_content(tmp_path: Path) -> None:
     assert left.endswith(".part")
     write(path, b"newer")
     assert path.read_bytes() == b"newer"
+
+
+def test_part_files_of_the_killed_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    old = {
+        "killed": tmp_path / "below" / f".dog_clip.npy.{'0' * 16}.part",
+        "own": tmp_path / ".download.part",
+        "young": tmp_path / f".dog_clip.npy.{'1' * 16}.part",
+    }
+    (tmp_path / "below").mkdir()
+    for path in old.values():
+        path.write_bytes(b"half")
+    for name in ("killed", "own"):
+        os.utime(old[name], (0, 0))
+    remove_leftovers(tmp_path, older_than_seconds=60)
+    assert [name for name, path in old.items() if path.exists()] == ["own", "young"]

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import tarfile
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import nn
 from models.clip.text import TextTransformer
 from models.clip.vision import ModifiedResNet, VisionTransformer
 from training.augment import Augment
+from training.fit import Plan
 from training.losses import ClipLoss
 from training.optimization import Cosine, adamw
 from training.pairs import Pairs, Splits
@@ -107,17 +109,23 @@ class Dropped(nn.Module):
         return self.dropout(self.inner(tokens))
 
 
-def arguments(folder: Path, **changed) -> dict:
-    """Of `train`, for a run of seconds on the eight pairs."""
-    return {
-        "data": eight_pairs(),
-        "vision": VISION,
-        "text": TEXT,
-        "loss": ClipLoss(),
+def plan(folder: Path, **changed) -> Plan:
+    """For a run of seconds."""
+    defaults = {
+        "output_path": str(folder),
         "optimizer": partial(adamw, lr=3e-3, weight_decay=0.01),
         "schedule": partial(Cosine, warmup_steps=2),
-        "output_path": str(folder),
         "epochs": 4,
         "batch_size": 4,
         "device": "cpu",
-    } | changed
+    }
+    return Plan(**(defaults | changed))
+
+
+def arguments(folder: Path, **changed) -> dict:
+    """Of `train`, for the eight pairs; what is changed may be its own or the plan's."""
+    of_plan = {field.name for field in fields(Plan)}
+    planned = {key: value for key, value in changed.items() if key in of_plan}
+    own = {key: value for key, value in changed.items() if key not in of_plan}
+    defaults = {"data": eight_pairs(), "vision": VISION, "text": TEXT, "loss": ClipLoss()}
+    return defaults | own | {"plan": plan(folder, **planned)}

@@ -13,7 +13,8 @@ from models.clip.mixer import TextMixer, VisionMixer
 from models.clip.model import CLIP
 from models.clip.towers import describe
 from models.clip.weights import load_model
-from training.checkpoint import export, load, save
+from training.checkpoint import load, save
+from training.contrastive import export
 from utils.command_line import CONFIGS
 from utils.errors import UserError
 

@@ -8,7 +8,19 @@ from torch import nn
 
 from models.clip.model import CLIP
 from tests.training.small_data import RESNET, TEXT
-from training.optimization import Cosine, MovingAverage, Plateau, adamw, learning_rates, warmup_cosine
+from training.optimization import (
+    Constant,
+    Cosine,
+    MovingAverage,
+    Noam,
+    Plateau,
+    adam,
+    adamw,
+    learning_rates,
+    noam,
+    warmup_cosine,
+)
+from training.task import Goal
 from utils.errors import UserError
 
 
@@ -63,6 +75,51 @@ def test_cosine_sets_each_groups_rate():
         schedule.after_step()
     schedule.after_epoch(1.0)
     assert learning_rates(optimizer) == pytest.approx({"all": 0.5, "bias": 0.25})
+
+
+def test_noam_is_the_papers_formula():
+    """With the peak (width x warm-up)^-0.5 it is width^-0.5 min(s^-0.5, s warm-up^-1.5)."""
+    width, warmup, steps = 512, 20_000, 25 * 567
+    for s in (1, 100, 9999, steps, 20_000, 20_001, 80_000):
+        expected = width**-0.5 * min(s**-0.5, s * warmup**-1.5)
+        assert (width * warmup) ** -0.5 * noam(s - 1, warmup_steps=warmup) == pytest.approx(expected)
+    # The original's run ends before it has its peak rate of 3.125e-4.
+    assert 3.125e-4 * noam(steps - 1, warmup_steps=warmup) == pytest.approx(2.215e-4, rel=1e-3)
+
+
+def test_noam_warms_up_for_a_share_of_the_run():
+    optimizer = adam(list(nn.Linear(2, 2).named_parameters()), lr=1.0)
+    schedule = Noam(optimizer, 40, warmup_share=0.1)
+    rates = []
+    for _ in range(8):
+        rates.append(learning_rates(optimizer)["all"])
+        optimizer.step()
+        schedule.after_step()
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 0.8**0.5, (4 / 6) ** 0.5, (4 / 7) ** 0.5, 0.5**0.5])
+
+
+@pytest.mark.parametrize("given", [{}, {"warmup_steps": 10, "warmup_share": 0.1}])
+def test_noam_takes_one_warm_up(given):
+    with pytest.raises(UserError, match=r"warmup_steps=.*expected one of them"):
+        Noam(adam(list(nn.Linear(2, 2).named_parameters()), lr=1.0), 40, **given)
+
+
+def test_constant_is_constant():
+    optimizer = adam(list(nn.Linear(2, 2).named_parameters()), lr=0.5)
+    schedule = Constant(optimizer, 10)
+    schedule.after_step()
+    schedule.after_epoch(1.0)
+    schedule.load_state_dict(schedule.state_dict())
+    assert learning_rates(optimizer) == {"all": 0.5}
+    assert all(group["weight_decay"] == 0 for group in optimizer.param_groups)
+
+
+def test_goal_tells_the_better_of_two():
+    metrics = [{"cider": 1.0, "loss": 3.0}, {"cider": 0.5, "loss": 2.0}]
+    assert [Goal("loss").cost(found) for found in metrics] == [3, 2]
+    assert [Goal("cider", highest=True).cost(found) for found in metrics] == [-1, -0.5]
+    with pytest.raises(UserError, match="measured are only cider, loss"):
+        Goal("clip_s").cost(metrics[0])
 
 
 def test_plateau_waits_for_patience_epochs():

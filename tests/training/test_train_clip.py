@@ -28,16 +28,17 @@ from tests.training.small_data import (
     write_csv,
     write_shard,
 )
-from training import train_clip
+from training import fit
 from training.augment import Augment
 from training.checkpoint import load
+from training.contrastive import ContrastiveTask, backward, recall_at_1
 from training.evaluators import ZeroShot
 from training.loading import Loading
-from training.loop import Compute, backward, recall_at_1, step
 from training.losses import ClipLoss, IdInfoNCE
 from training.optimization import Plateau, adamw
 from training.pairs import View
 from training.recompute import recompute_blocks
+from training.step import Compute, step
 from training.train_clip import train
 from utils.command_line import CONFIGS, prepare
 from utils.errors import UserError, user_error_in
@@ -91,19 +92,19 @@ def stop_after(monkeypatch, steps: int) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         return step(*args, **keywords)
 
-    monkeypatch.setattr(train_clip, "step", counted)
+    monkeypatch.setattr(fit, "step", counted)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 8])
 def test_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, monkeypatch, steps):
     changed = {"text": Dropped, "vision": RESNET, "ema_decay": 0.9, "data": eight_pairs(Augment("shift", colour=0.2))}
-    monkeypatch.setattr("training.checkpoint.describe", lambda model: {})  # `Dropped` is no tower of ours
+    monkeypatch.setattr("training.contrastive.describe", lambda model: {})  # `Dropped` is no tower of ours
     assert train(**arguments(tmp_path / "whole", **changed)) == 0
     stop_after(monkeypatch, steps)
     assert train(**arguments(tmp_path / "parts", **changed)) == 128 + signal.SIGTERM
     assert load(tmp_path / "parts/last.pt")["step"] == steps
     monkeypatch.undo()
-    monkeypatch.setattr("training.checkpoint.describe", lambda model: {})
+    monkeypatch.setattr("training.contrastive.describe", lambda model: {})
     assert train(**arguments(tmp_path / "parts", **changed)) == 0
     assert_same(state(tmp_path / "parts"), state(tmp_path / "whole"))
     assert_same(state(tmp_path / "parts", "best.pt"), state(tmp_path / "whole", "best.pt"))
@@ -201,7 +202,8 @@ def test_recomputed_activations_give_the_same_gradient():
 def test_logit_scale_is_clamped_after_the_step():
     model, batch = model_and_batch()
     model.logit_scale.data.fill_(10.0)
-    step(model, ClipLoss(), adamw(list(model.named_parameters()), lr=1e-3), batch, CPU)
+    task = ContrastiveTask(model, ClipLoss(), eight_pairs())
+    step(task, adamw(list(model.named_parameters()), lr=1e-3), batch, CPU)
     assert model.logit_scale.exp().item() == pytest.approx(100)
 
 

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import re
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +14,8 @@ from utils.errors import MediaError, UserError
 
 # With the dots, the random part and ".part" at most 143 bytes: fits every common file system, eCryptfs included.
 _MAX_NAME_BYTES = 120
+
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.part")
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -81,6 +85,15 @@ def _sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def remove_leftovers(folder: Path, *, older_than_seconds: float) -> None:
+    """Part files below `folder` of processes that were killed while they wrote; today's writers have younger ones."""
+    now = time.time()
+    for path in folder.rglob(".*.part"):
+        with suppress(OSError):  # gone already, or not ours to remove: in nobody's way
+            if _TEMPORARY.fullmatch(path.name) and now - path.stat().st_mtime > older_than_seconds:
+                path.unlink()
 
 
 def remove(path: Path) -> None:

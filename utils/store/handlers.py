@@ -28,7 +28,7 @@ class Print:
         tqdm.write(text, file=sys.stdout)
 
 
-class _Save:
+class Save:
     """A handler that leaves files in one form; which, says the subclass."""
 
     saves = True
@@ -44,25 +44,25 @@ class _Save:
         self._files.save(features)
 
 
-class SaveNumpy(_Save):
+class SaveNumpy(Save):
     """`<output_path>/<folder>/<item>_<key>.npy`, one for each array, then `<item>_meta.json`."""
 
     form = NUMPY
 
 
-class SavePickle(_Save):
+class SavePickle(Save):
     """The same numpy arrays as `<item>_<key>.pkl` (pickle protocol 4, readable from Python 3.4 on)."""
 
     form = PICKLE
 
 
-class SaveNpz(_Save):
+class SaveNpz(Save):
     """`<item>.npz` as X-modaler reads it: `features` (n, c) is the grid, `g_feature` (1, d); texts have only that."""
 
     form = NPZ
 
 
-class SaveXmodalerVideo(_Save):
+class SaveXmodalerVideo(Save):
     """`<item>.npy` (t, d), as X-modaler reads videos: the global features alone."""
 
     form = XMODALER_VIDEO

@@ -1,48 +1,85 @@
-"""One optimizer step of contrastive training, and one pass over held-out pairs."""
+"""Contrastive training of a CLIP model as a task: the gradient of a batch, and one pass over held-out pairs."""
 
 import math
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from models.clip.model import CLIP
 from models.clip.preprocess import normalize
 from models.clip.text import TextTransformer
+from models.clip.towers import describe, told_by_shapes
 from training import distributed
-from training.checkpoint import random_state, restore_random_state
-from training.pairs import Batch, Pairs, View
-from utils.errors import UserError, check_option
+from training.checkpoint import random_state, restore_random_state, save
+from training.loading import Loading
+from training.pairs import Batch, Pairs, Splits, View
+from training.step import Compute
+from training.task import LOWEST_LOSS, Goal, Values
 
-Precision = Literal["fp32", "bf16", "fp16"]
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+Evaluator = Callable[[CLIP], Mapping[str, float]]
 
 
-@dataclass(frozen=True)
-class Compute:
-    """Where and how precisely: weights and their updates are float32, `precision` is that of the forward pass."""
+@dataclass
+class ContrastiveTask:
+    """Image and text of a pair find each other. The best model has the lowest mean of the held-out parts' losses."""
 
-    device: torch.device
-    precision: Precision = "fp32"
-    scaler: torch.amp.GradScaler = field(init=False)  # pyright: ignore[reportPrivateImportUsage]
+    model: CLIP
+    loss: nn.Module
+    data: Splits
+    evaluators: Sequence[Evaluator] = ()
+    goal: Goal = LOWEST_LOSS
+    unreadable: int = 0  # images of a stream so far
 
-    def __post_init__(self) -> None:
-        check_option("precision", self.precision, get_args(Precision))
-        if self.precision == "fp16" and self.device.type != "cuda":
-            raise UserError("precision=fp16 trains on CUDA only: use bf16 or fp32 on the CPU")
-        # Disabled it passes everything through. Only fp16 has so small a range that gradients must be scaled.
-        scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")  # pyright: ignore
-        object.__setattr__(self, "scaler", scaler)
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {}
 
-    def autocast(self) -> AbstractContextManager:
-        dtype = _AUTOCAST.get(self.precision)
-        return torch.autocast(self.device.type, dtype) if dtype else nullcontext()
+    @property
+    def view(self) -> View:
+        visual = self.model.visual
+        return View(visual.input_resolution, visual.resize)  # pyright: ignore[reportArgumentType]
+
+    def steps_per_epoch(self, loading: Loading) -> int:
+        return self.data.train.steps_per_epoch(loading)
+
+    def batches(self, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[Batch]:
+        return self.data.train.batches(self.view, loading, epoch=epoch, start=start)
+
+    def ids(self, batch: Batch) -> list[int]:
+        return batch.ids.tolist()
+
+    def backward(self, batch: Batch, compute: Compute, accumulation: int = 1) -> Values:
+        self.unreadable += batch.unreadable
+        loss = backward(self.model, self.loss, batch, compute, accumulation)
+        scale = self.model.logit_scale.detach().exp()
+        return {"loss": loss, "logit_scale": scale, "unreadable_images": self.unreadable}
+
+    def after_step(self) -> None:
+        self.model.clamp_logit_scale()
+
+    def validate(self, compute: Compute, loading: Loading) -> dict[str, float]:
+        """Numbers by name; `held_out/loss` is the mean over the held-out parts. Evaluators may add what they like."""
+        metrics: dict[str, float] = {}
+        for name, pairs in self.data.validation.items():
+            found = validate(self.model, self.loss, pairs, self.view, compute, loading.batch_size)
+            metrics |= {f"{name}/{key}": value for key, value in found.items()}
+        losses = [metrics[f"{name}/loss"] for name in self.data.validation]
+        metrics["held_out/loss"] = sum(losses) / len(losses)
+        for evaluator in self.evaluators:
+            metrics |= evaluator(self.model)
+        return metrics
+
+    def description(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {"architecture": describe(self.model)}
+
+    def export(self, folder: Path) -> None:
+        export(self.model, folder / "model.pt")
 
 
 @dataclass(frozen=True)
@@ -116,41 +153,6 @@ def _loss_backward(
     return float(value.detach())
 
 
-def step(
-    model: CLIP,
-    loss: nn.Module,
-    optimizer: Optimizer,
-    batch: Batch,
-    compute: Compute,
-    *,
-    accumulation: int = 1,
-    max_norm: float | None = None,
-) -> tuple[float, float]:
-    """One update. Returns (loss, norm of the gradient). UserError before the weights change if either is not finite."""
-    optimizer.zero_grad(set_to_none=True)
-    value = backward(model, loss, batch, compute, accumulation)
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    distributed.average_gradients(parameters)
-    compute.scaler.unscale_(optimizer)
-    norm = float(nn.utils.clip_grad_norm_(parameters, max_norm or math.inf))
-    # In fp16 a gradient that overflows is part of the method: the scaler leaves that step out and scales less.
-    overflow = compute.scaler.is_enabled() and compute.scaler.get_scale() > 1
-    if not math.isfinite(value) or not (math.isfinite(norm) or overflow):
-        raise UserError(
-            f"the loss is {value}, the norm of its gradient {norm}; the weights were not changed. Lower the learning "
-            f"rate, set max_norm or look at the data; image ids of the batch: {_some(batch.ids)}"
-        )
-    compute.scaler.step(optimizer)
-    compute.scaler.update()
-    model.clamp_logit_scale()
-    return value, norm
-
-
-def _some(ids: Tensor) -> str:
-    shown = ", ".join(map(str, ids[:64].tolist()))
-    return f"{shown}, ... ({len(ids)} in all)" if len(ids) > 64 else shown
-
-
 @torch.no_grad()
 def validate(
     model: CLIP, loss: nn.Module, rows: Pairs, view: View, compute: Compute, batch_size: int
@@ -159,7 +161,6 @@ def validate(
 
     Every process does all of it: they must agree, as schedules may follow the loss.
     """
-    was_training = model.training
     model.eval()
     order = rows.order(torch.Generator().manual_seed(0))  # the same batches each time, classes mixed
     images, texts, ids, total = [], [], [], 0.0
@@ -171,7 +172,6 @@ def validate(
         images.append(F.normalize(image_features, dim=1))
         texts.append(F.normalize(text_features, dim=1))
         ids.append(batch_ids)
-    model.train(was_training)
     image, text, group = torch.cat(images), torch.cat(texts), torch.cat(ids)
     return {
         "loss": total / len(order),
@@ -189,3 +189,14 @@ def recall_at_1(queries: Float[Tensor, "n e"], candidates: Float[Tensor, "n e"],
         best_other = scores.masked_fill(same, -math.inf).amax(dim=1)
         hits += int((scores.masked_fill(~same, -math.inf).amax(dim=1) > best_other).sum())
     return hits / len(queries)
+
+
+def export(model: CLIP, path: Path, dtype: torch.dtype = torch.float16) -> None:
+    """The weights alone under OpenAI's keys, by default in half precision, as OpenAI's own files are.
+
+    A plain state dict where its shapes tell the architecture, for every tool that reads OpenAI's layout; else the
+    description goes with it, for `clip.load` and `model_name=`.
+    """
+    state = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
+    state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+    save(path, state if told_by_shapes(model) else {"model": state, "architecture": describe(model)})

@@ -1,0 +1,132 @@
+"""Files of captions: predictions of any captioner, references in the layouts people have them in.
+
+Image ids are texts: 42 and "42" are the same image.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from evaluation.subject import OpenImage
+from utils.errors import UserError
+from utils.media.captions import CaptionedFile, read_captions_csv, read_karpathy
+from utils.media.images import load_image
+from utils.store.item_files import PREDICTIONS
+
+_REFERENCES = "COCO's json (annotations: image_id, caption), Karpathy's json, {image_id: [captions]} or a csv file"
+
+
+@dataclass(frozen=True)
+class References:
+    """By image id: captions, and where the image may lie below the folder of images, as far as that is known."""
+
+    captions: dict[str, list[str]]
+    files: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def read_predictions(path: Path) -> dict[str, str]:
+    """COCO's results, [{image_id, caption}], or {image_id: caption}: one caption an image, empty ones allowed.
+
+    Also a folder that `--config-name caption` wrote: the files' names are the image ids.
+    """
+    content: Any = _saved_captions(path) if path.is_dir() else _read_json(path, "predictions", "[{image_id, caption}]")
+    pairs = list(content.items()) if isinstance(content, dict) else None
+    try:
+        pairs = pairs if pairs is not None else [(entry["image_id"], entry["caption"]) for entry in content]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"predictions={path}: expected a list of {{image_id, caption}} ({error!r})") from error
+    for image_id, caption in pairs:
+        _check(path, "predictions", image_id, caption)
+    counts = Counter(str(image_id) for image_id, _ in pairs)
+    twice = [image_id for image_id, count in counts.items() if count > 1]
+    if twice:
+        raise UserError(
+            f"predictions={path}: {len(twice)} images have several captions, image {twice[0]} "
+            f"{counts[twice[0]]}; expected one each"
+        )
+    if not pairs:
+        raise UserError(f"predictions={path}: no captions in it")
+    return {str(image_id): caption for image_id, caption in pairs}
+
+
+def _saved_captions(folder: Path) -> dict[str, Any]:
+    captions = {}
+    for file in sorted(folder.rglob(f"*{PREDICTIONS}")):
+        rows: Any = _read_json(file, "predictions", "rows of captions")
+        captions[file.name.removesuffix(PREDICTIONS)] = rows[0]["caption"]
+    return captions
+
+
+def read_references(path: Path, *, split: str | None = None) -> References:
+    """`split` chooses images of Karpathy's json; null takes all. Images without captions are left out."""
+    if path.suffix.lower() == ".csv":
+        found = _of_files(read_captions_csv(path, key="references", need_ids=False))
+    else:
+        content = _read_json(path, "references", _REFERENCES)
+        if isinstance(content, dict) and "images" in content and "annotations" not in content:
+            listed = read_karpathy(path, key="references")
+            found = _of_files([image for image in listed if split in (None, image.split)])
+        else:
+            found = _from_coco_or_plain(path, content)
+    for image_id, captions in found.captions.items():
+        for caption in captions:
+            _check(path, "references", image_id, caption)
+    if not found.captions:
+        raise UserError(f"references={path}: no captions in it" + (f" for split={split}" if split else ""))
+    return found
+
+
+def find_images(references: References, image_ids: Iterable[str], folder: Path) -> list[OpenImage]:
+    """By the file names of the references, or an image called by its id. UserError names what is missing."""
+    if not folder.is_dir():
+        raise UserError(f"image_folder={folder}: no such folder")
+    by_stem = {path.stem: path.name for path in sorted(folder.iterdir())}
+    files, missing = [], []
+    for image_id in image_ids:
+        names = (*references.files.get(image_id, ()), by_stem.get(image_id, image_id))
+        file = next((folder / name for name in names if (folder / name).is_file()), None)
+        (missing if file is None else files).append(file or names[0])
+    if missing:
+        raise UserError(f"image_folder={folder}: {len(missing)} images are missing: {missing[0]} ...")
+    return [partial(load_image, file) for file in files]
+
+
+def _of_files(listed: list[CaptionedFile]) -> References:
+    listed = [image for image in listed if image.captions]
+    return References({image.id: image.texts for image in listed}, {image.id: image.files for image in listed})
+
+
+def _from_coco_or_plain(path: Path, content: Any) -> References:
+    try:
+        if "annotations" in content:
+            return _from_coco(content)
+        captions = {key: [value] if isinstance(value, str) else list(value) for key, value in content.items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"references={path}: expected {_REFERENCES} ({error!r})") from error
+    return References({key: texts for key, texts in captions.items() if texts})
+
+
+def _from_coco(content: Mapping[str, Any]) -> References:
+    captions: dict[str, list[str]] = {}
+    for annotation in content["annotations"]:
+        captions.setdefault(str(annotation["image_id"]), []).append(annotation["caption"])
+    images = content.get("images", [])
+    return References(captions, {str(image["id"]): (image["file_name"],) for image in images})
+
+
+def _read_json(path: Path, key: str, expected: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{key}={path}: expected {expected} ({error})") from error
+
+
+def _check(path: Path, key: str, image_id: Any, caption: Any) -> None:
+    if isinstance(image_id, bool) or not isinstance(image_id, int | str):
+        raise UserError(f"{key}={path}: image_id {image_id!r}: expected a whole number or a text")
+    if not isinstance(caption, str):
+        raise UserError(f"{key}={path}: the caption of image {image_id} is {caption!r}; expected a text")

@@ -1,0 +1,180 @@
+"""Stored features of images, read when they are asked for: grids (n, c) for a captioner, embeddings (e,) for rewards.
+
+Understood are a folder of `<image>.npz`, a folder of `<image>_grid.npy` and `<image>_clip.npy`, one HDF5 file, and what
+CLIP-ViL writes: `<image>.npz` with `feat` (14, 14, c), `<image>.npy` (e,). A dict of arrays does as well.
+"""
+
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+import h5py
+import numpy as np
+from jaxtyping import Float, Float32
+
+from training.captioning.labels import LabelledImage, some
+from utils.errors import UserError
+
+_HDF5_ENDINGS = (".h5", ".hdf5")
+
+
+class Grids(Protocol):
+    """Image id -> tokens, float16 or float32. n may differ between images, c may not."""
+
+    def __getitem__(self, image_id: str, /) -> Float[np.ndarray, "n c"]: ...
+
+
+class Embeddings(Protocol):
+    """Image id -> embedding of length 1."""
+
+    def __getitem__(self, image_id: str, /) -> Float32[np.ndarray, " e"]: ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is looked for: `keys` in .npz files and HDF5 groups, else files that end in one of `endings`."""
+
+    title: str
+    keys: tuple[str, ...]
+    endings: tuple[str, ...]
+    shaped: Callable[[np.ndarray], np.ndarray]  # ValueError for what cannot be one
+
+
+def as_grid(array: np.ndarray) -> Float[np.ndarray, "n c"]:
+    """(n, c) from (n, c), (1, n, c) or a square map (i, i, c), row-major."""
+    if array.ndim == 3 and (len(array) == 1 or array.shape[0] == array.shape[1]):
+        array = array.reshape(-1, array.shape[2])
+    if array.ndim != 2 or not array.size or array.dtype.kind != "f":
+        raise ValueError(f"expected a grid (n, c), found {array.dtype} {array.shape}")
+    return array
+
+
+def as_embedding(array: np.ndarray) -> Float32[np.ndarray, " e"]:
+    """(e,) float32 of length 1 from (e,) or (1, e)."""
+    if array.ndim == 2 and len(array) == 1:
+        array = array[0]
+    if array.ndim != 1 or array.dtype.kind != "f":
+        raise ValueError(f"expected one embedding (e,), found {array.dtype} {array.shape}")
+    norm = np.linalg.norm(array.astype(np.float64))
+    if not 0 < norm < np.inf:
+        raise ValueError(f"an embedding has the length {norm}")
+    return (array / norm).astype(np.float32)
+
+
+GRID = Kind("grids", ("features", "grid", "feat"), ("_grid.npy",), as_grid)
+EMBEDDING = Kind(
+    "embeddings", ("g_feature", "clip", "open_clip"), ("_clip.npy", "_open_clip.npy", ".npy"), as_embedding
+)
+
+
+def open_grids(path: Path, images: Iterable[LabelledImage]) -> Grids:
+    """UserError unless all of these images have a grid in this folder or HDF5 file."""
+    return _open(path, images, GRID)
+
+
+def open_embeddings(path: Path, images: Iterable[LabelledImage]) -> Embeddings:
+    """UserError unless all of these images have an embedding in this folder or HDF5 file."""
+    return _open(path, images, EMBEDDING)
+
+
+def _open(path: Path, images: Iterable[LabelledImage], kind: Kind) -> "FeatureFolder | FeatureFile":
+    if path.is_dir():
+        return FeatureFolder(path, images, kind)
+    if path.is_file() and path.suffix in _HDF5_ENDINGS:
+        return FeatureFile(path, images, kind)
+    raise UserError(f"{path}: expected a folder of {kind.title} or an HDF5 file ({', '.join(_HDF5_ENDINGS)}) of them")
+
+
+class FeatureFolder:
+    """A file an image, found by the image's id, or by the name of its file with or without the folder."""
+
+    def __init__(self, root: Path, images: Iterable[LabelledImage], kind: Kind) -> None:
+        self._root, self._kind = root, kind
+        there = _files_below(root, (".npz", *kind.endings))
+        self._files = _located(
+            images,
+            lambda name: next((name + ending for ending in (".npz", *kind.endings) if name + ending in there), None),
+            f"{root}: no {kind.title} of",
+        )
+
+    def __getitem__(self, image_id: str) -> np.ndarray:
+        path = self._root / self._files[image_id]
+        try:
+            content = np.load(path, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return self._kind.shaped(content)
+            with content:
+                return self._kind.shaped(content[_key(content.files, self._kind)])
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path}: not usable as {self._kind.title} ({error})") from error
+
+
+class FeatureFile:
+    """One HDF5 file: a data set an image, or a group an image with a data set for each kind of feature."""
+
+    def __init__(self, path: Path, images: Iterable[LabelledImage], kind: Kind) -> None:
+        self._path, self._kind = path, kind
+        try:
+            self._file = h5py.File(path, "r")
+        except OSError as error:
+            raise UserError(f"{path}: not a readable HDF5 file ({error})") from error
+        there = set(self._file)
+        self._names = _located(
+            images,
+            lambda name: name if name in there or ("/" in name and name in self._file) else None,
+            f"{path}: no {kind.title} of",
+        )
+
+    def __getitem__(self, image_id: str) -> np.ndarray:
+        name = self._names[image_id]
+        try:
+            node: Any = self._file[name]
+            if isinstance(node, h5py.Group):
+                node = node[_key(list(node), self._kind)]
+            return self._kind.shaped(node[()])
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise UserError(f"{self._path}, {name}: not usable as {self._kind.title} ({error})") from error
+
+
+def _key(keys: Sequence[str], kind: Kind) -> str:
+    found = next((key for key in kind.keys if key in keys), None)
+    if found is None:
+        raise ValueError(f"expected one of {', '.join(kind.keys)} in it, found {', '.join(keys) or 'nothing'}")
+    return found
+
+
+def _files_below(root: Path, endings: tuple[str, ...]) -> set[str]:
+    """One walk: to ask for each of a hundred thousand files takes minutes on network disks."""
+    found = set()
+    for folder, _, names in os.walk(root):
+        below = Path(folder).relative_to(root).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        found.update(prefix + name for name in names if name.endswith(endings))
+    return found
+
+
+def _located(images: Iterable[LabelledImage], find: Callable[[str], str | None], problem: str) -> Mapping[str, str]:
+    """Image id -> where it is. UserError with the number and the first of those that are nowhere.
+
+    The name alone comes last: `train/1.jpg` and `val/1.jpg` have the same. UserError if it is two images' after all.
+    """
+    found, missing = {}, []
+    for image in images:
+        file = PurePosixPath(image.file_path)
+        names = (image.id, file.with_suffix("").as_posix(), file.stem) if file.name else (image.id,)
+        place = next(filter(None, map(find, names)), None)
+        if place is None:
+            missing.append(" or ".join(dict.fromkeys((names[0], names[-1]))))
+        else:
+            found[image.id] = place
+    if missing:
+        raise UserError(f"{problem} {len(missing)} of {len(missing) + len(found)} images: {some(missing)}")
+    owners: dict[str, str] = {}
+    for image_id, place in found.items():
+        if place in owners:
+            raise UserError(f"{place}: features of one file would serve images {owners[place]} and {image_id}")
+        owners[place] = image_id
+    return found

@@ -1,0 +1,134 @@
+"""A text tower learns grammar: people's captions against corrupted ones, while it stays near its images.
+
+Paper: Cho et al. 2022, section 3.3. Deliberate differences: captions stand behind the prefix that the reward will put
+before them; precision and recall are not interchanged; InfoNCE compares with the images of all processes.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from evaluation.captions.clip_score import PREFIX, prefixed
+from models.clip.model import CLIP
+from models.clip.text import TextTransformer
+from models.clip.towers import describe
+from training import distributed
+from training.captioning.grammar_data import GrammarBatch, GrammarData
+from training.captioning.grammar_findings import Finding, summary, truth
+from training.captioning.grammar_head import GrammarHead
+from training.captioning.reward_text import pooled, shortened
+from training.checkpoint import save
+from training.loading import Loading
+from training.losses import ClipLoss
+from training.step import Compute
+from training.task import LOWEST_LOSS, Goal, Values
+from utils.errors import UserError
+
+
+class GrammarLoss(nn.Module):
+    """Symmetric InfoNCE of images and captions, and the head's cross-entropy over captions and negatives.
+
+    The head is a part of it, so that checkpoints are files of the tuned CLIP model, with the head under `loss`.
+    """
+
+    def __init__(self, width: int, *, grammar_weight: float = 1.0) -> None:
+        super().__init__()
+        self.head = GrammarHead(width)
+        self.contrastive = ClipLoss()
+        self.grammar_weight = grammar_weight
+
+    def of_features(
+        self, images: Float[Tensor, "b e"], texts: Float[Tensor, "b e"], logit_scale: Float[Tensor, ""], logits: Tensor
+    ) -> dict[str, Float[Tensor, ""]]:
+        """`logits` (2 b, 2) are the head's: captions first, then negatives."""
+        pairs = torch.arange(len(images), device=images.device)
+        contrastive = self.contrastive(images, texts, logit_scale, pairs)
+        grammar = F.cross_entropy(logits, truth(len(logits) // 2).long().to(logits.device))
+        total = contrastive + self.grammar_weight * grammar
+        return {"loss": total, "contrastive_loss": contrastive, "grammar_loss": grammar}
+
+
+@dataclass
+class GrammarTask:
+    """The text tower, its projection, the logit scale and the head learn; images are embeddings, which stay."""
+
+    model: CLIP
+    loss: GrammarLoss
+    data: GrammarData
+    prefix: str = PREFIX
+    goal: Goal = LOWEST_LOSS
+
+    def __post_init__(self) -> None:
+        self.model.visual.requires_grad_(False)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"prefix": self.prefix, "grammar_weight": self.loss.grammar_weight}
+
+    def steps_per_epoch(self, loading: Loading) -> int:
+        return self.data.train.steps_per_epoch(loading)
+
+    def batches(self, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[GrammarBatch]:
+        return self.data.train.batches(loading, epoch=epoch, start=start)
+
+    def ids(self, batch: GrammarBatch) -> list[str]:
+        return batch.image_ids
+
+    def backward(self, batch: GrammarBatch, compute: Compute, accumulation: int = 1) -> Values:
+        """UserError for `accumulation` other than 1: every caption is compared with every image."""
+        if accumulation != 1:
+            raise UserError(f"accumulation={accumulation}: the grammar's batches are computed whole, expected 1")
+        texts, logits = self.encode(batch, compute)
+        # The logits stay with their process: the mean of the processes' gradients is that of all rows.
+        images, texts = distributed.gather(batch.embeddings.to(compute.device)), distributed.gather(texts)
+        values = self.loss.of_features(images, texts, self.model.logit_scale, logits)
+        compute.scaler.scale(values["loss"]).backward()
+        accuracy = (logits.argmax(dim=1).cpu() == truth(len(batch.captions))).float().mean()
+        detached: Values = {key: value.detach() for key, value in values.items()}
+        return detached | {"accuracy": accuracy, "logit_scale": self.model.logit_scale.detach().exp()}
+
+    def encode(self, batch: GrammarBatch, compute: Compute) -> tuple[Float[Tensor, "b e"], Float[Tensor, "2*b 2"]]:
+        """Captions as features, not normalised; and the head's logits for captions, then negatives."""
+        text = self.model.text
+        assert isinstance(text, TextTransformer)
+        texts = prefixed([*batch.captions, *(" ".join(negative.words) for negative in batch.negatives)], self.prefix)
+        tokens = shortened(self.model.tokenize(texts, truncate=True)).to(compute.device, non_blocking=True)
+        with compute.autocast():
+            features = pooled(text, tokens)
+            return (features[: len(batch.captions)] @ text.text_projection).float(), self.loss.head(features).float()
+
+    def after_step(self) -> None:
+        self.model.clamp_logit_scale()
+
+    @torch.no_grad()
+    def validate(self, compute: Compute, loading: Loading) -> dict[str, float]:
+        """Losses over batches of the training's size, retrieval over all images, the head's mistakes.
+
+        Every process does all of it.
+        """
+        self.model.eval()
+        findings = []
+        for batch in self.data.validation.in_order(loading.batch_size):
+            texts, logits = self.encode(batch, compute)
+            images = batch.embeddings.to(compute.device)
+            losses = self.loss.of_features(images, texts, self.model.logit_scale, logits)
+            findings.append(Finding.of(batch, texts, logits, losses))
+        return {f"held_out/{key}": value for key, value in summary(findings).items()}
+
+    def description(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {"architecture": describe(self.model), "prefix": self.prefix}
+
+    def export(self, folder: Path) -> None:
+        """`grammar.pt`, in half precision: a CLIP model for `model_name=`, and the head."""
+        modules = {"model": self.model, "loss": self.loss}
+        content = {
+            name: {key: value.detach().cpu().half() if value.is_floating_point() else value for key, value in state}
+            for name, state in ((name, module.state_dict().items()) for name, module in modules.items())
+        }
+        save(folder / "grammar.pt", content | self.description({}))

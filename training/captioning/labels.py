@@ -1,0 +1,117 @@
+"""Captions as numbers of words: the rows a captioner learns from, and what is known of their images.
+
+As ImageCaptioning.pytorch (Luo, `scripts/prepro_labels.py`) makes them, with one difference: the vocabulary is
+that of the training captions, unless all of them are asked for.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Int64, UInt32
+
+from models.captioner.vocabulary import Vocabulary
+from training.captioning.annotations import AnnotatedImage
+from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """`captions`: all words of each caption with blanks between, nothing cut; none in files of other tools."""
+
+    id: str
+    split: str
+    file_path: str
+    captions: tuple[str, ...] = ()
+    size_px: tuple[int, int] | None = None  # width, height
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Rows `start[i]` to before `end[i]` of `rows` are the captions of `images[i]`."""
+
+    vocabulary: Vocabulary
+    images: Sequence[LabelledImage]
+    rows: UInt32[np.ndarray, "m t"]  # numbers of words from 1 on, then zeros
+    start: Int64[np.ndarray, " n"]
+    end: Int64[np.ndarray, " n"]
+
+    def __post_init__(self) -> None:
+        if not len(self.images) == len(self.start) == len(self.end):
+            raise ValueError(f"{len(self.images)} images, {len(self.start)} starts, {len(self.end)} ends")
+        without = [image.id for image, none in zip(self.images, self.start >= self.end, strict=True) if none]
+        if without:
+            raise UserError(f"{len(without)} image(s) without captions, which is not possible here: {some(without)}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def max_length(self) -> int:
+        return self.rows.shape[1]
+
+    def of_image(self, index: int) -> UInt32[np.ndarray, "k t"]:
+        return self.rows[self.start[index] : self.end[index]]
+
+    def known_words(self, index: int) -> list[list[str]]:
+        """The captions of an image as its rows tell them: cut at `max_length`, other words are UNK."""
+        words = self.vocabulary.words
+        rows: list[list[int]] = self.of_image(index).tolist()
+        return [[words[number - 1] for number in row if number] for row in rows]
+
+    def all_words(self, index: int) -> list[list[str]]:
+        """The captions of an image, complete; as the rows tell them where the files hold nothing else."""
+        captions = self.images[index].captions
+        return [caption.split(" ") for caption in captions] if captions else self.known_words(index)
+
+    def splits(self) -> Counter[str]:
+        """Images of each split."""
+        return Counter(image.split for image in self.images)
+
+    def take(self, splits: Collection[str]) -> "Labels":
+        """The images of these splits. UserError where there are none."""
+        chosen = np.array([i for i, image in enumerate(self.images) if image.split in splits], dtype=np.int64)
+        if not len(chosen):
+            raise UserError(f"no images of split {' or '.join(splits)}; there are: {', '.join(self.splits())}")
+        images = [self.images[i] for i in chosen]
+        return replace(self, images=images, start=self.start[chosen], end=self.end[chosen])
+
+
+def make_vocabulary(
+    images: Sequence[AnnotatedImage], counted: Sequence[AnnotatedImage], *, threshold: int = 5
+) -> Vocabulary:
+    """Of the captions of `counted`. It has UNK where the captions of `images` ask for it."""
+    vocabulary = Vocabulary.build((caption for image in counted for caption in image.captions), threshold=threshold)
+    if vocabulary.unknown_id is None:
+        used = {word for image in images for caption in image.captions for word in caption}
+        if not used <= set(vocabulary.words):
+            return Vocabulary([*vocabulary.words, vocabulary.unk])
+    return vocabulary
+
+
+def make_labels(images: Sequence[AnnotatedImage], vocabulary: Vocabulary, *, max_length: int = 16) -> Labels:
+    """Captions longer than `max_length` are cut, those without a word left out.
+
+    UserError for images without captions.
+    """
+    captions = [[caption for caption in image.captions if caption] for image in images]
+    without = [image.id for image, own in zip(images, captions, strict=True) if not own]
+    if without:
+        raise UserError(f"{len(without)} image(s) without captions, leave them out of the annotations: {some(without)}")
+    counts = np.array([len(own) for own in captions], dtype=np.int64)
+    rows = np.zeros((counts.sum(), max_length), dtype=np.uint32)
+    for row, caption in zip(rows, (caption for own in captions for caption in own), strict=True):
+        numbers = vocabulary.encode(caption[:max_length])
+        row[: len(numbers)] = numbers
+    labelled = [
+        LabelledImage(image.id, image.split, image.file_path, tuple(map(" ".join, own)))
+        for image, own in zip(images, captions, strict=True)
+    ]
+    end = counts.cumsum()
+    return Labels(vocabulary, labelled, rows, end - counts, end)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of many names, for a message."""
+    return f"{', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"

@@ -1,0 +1,98 @@
+"""Train an image captioner: data, model, objective, and the loop that all training jobs share (`training.fit`)."""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evaluation.captions.caption_set import CaptionMetric
+from models.captioner.checkpoint import LoadedCaptioner, find_captioner, load_captioner
+from models.captioner.model import Captioner
+from models.captioner.options import Decoding
+from models.clip.layouts import weights_file
+from models.clip.weights import URLS, find_weights
+from training.captioning.data import CaptionData
+from training.captioning.rewards import ClipSReward
+from training.captioning.task import CaptionerTask, Objective
+from training.captioning.validation import CaptionValidation
+from training.distributed import process_group
+from training.fit import Plan, fit
+from training.loading import Loading
+from training.task import Goal
+from utils.errors import UserError, check_option
+from utils.store.plain_json import plain
+from utils.store.provenance import file_sha256
+
+logger = logging.getLogger(__name__)
+BEST_METRICS = ("cider", "clip_s", "bleu_4", "rouge_l", "loss")
+
+
+def train(
+    *,
+    data: CaptionData,
+    captioner: Callable[..., Captioner],
+    objective: Objective,
+    clip_s: Callable[[], ClipSReward],
+    features: Mapping[str, Any],
+    plan: Plan,
+    start_from: str | None = None,
+    decoding: Decoding | None = None,
+    metrics: Mapping[str, CaptionMetric] | None = None,
+    best_metric: str = "cider",
+) -> int:
+    """Returns the exit status of `fit`.
+
+    `captioner` builds the model once the seed is set, from `vocab_size` and `grid_width`; with `start_from`, a
+    captioner's checkpoint, its sizes and weights are taken instead. `clip_s` is for the validation.
+    """
+    check_option("best_metric", best_metric, BEST_METRICS)
+    with process_group(plan.device) as group:
+        torch.manual_seed(plan.seed)
+        first = next(iter(data.train.in_order(Loading(1))))
+        described = with_weights(features)
+        if start_from:
+            model = continued(start_from, data, described)
+        elif objective.starts_from_weights:
+            raise UserError(
+                "start_from: expected the captioner of a first phase (last.pt, captioner.pt), found nothing"
+            )
+        else:
+            model = captioner(vocab_size=len(data.vocabulary), grid_width=first.grids.shape[2])
+            model.initialize()
+        objective.prepare(data, group.device)
+        judge = None
+        if first.embeddings is None:
+            logger.info("no image embeddings: validation without CLIP-S")
+        else:
+            judge = clip_s()
+            judge.prepare(data.train, group.device)
+        validation = CaptionValidation(data.validation, data.vocabulary, decoding or Decoding(), judge, metrics)
+        goal = Goal(f"held_out/{best_metric}", highest=best_metric != "loss")
+        task = CaptionerTask(model.to(group.device), objective, data, validation, described, goal)
+        return fit(task, plan, group)
+
+
+def continued(start_from: str, data: CaptionData, features: Mapping[str, Any]) -> Captioner:
+    """Its weights alone: not its optimizer, not its epochs. UserError unless it has the same words and features."""
+    path = find_captioner(start_from)
+    loaded: LoadedCaptioner = load_captioner(path)
+    if list(loaded.vocabulary.words) != list(data.vocabulary.words):
+        raise UserError(
+            f"start_from={path}: a captioner of {len(loaded.vocabulary)} words, the data has {len(data.vocabulary)} "
+            "or others; give it the data (labels_path) it was trained on"
+        )
+    if loaded.features != plain(dict(features)):
+        raise UserError(f"start_from={path}: trained on features {loaded.features}, here they are {dict(features)}")
+    return loaded.model
+
+
+def with_weights(features: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of the grids with the SHA-256 of the weights they come from, unless it is given."""
+    if features.get("weights_sha256"):
+        return dict(features)
+    name = str(features["model_name"])
+    # OpenAI's addresses tell it: the weights need not be here for training.
+    sha256 = Path(URLS[name]).parent.name if name in URLS else file_sha256(weights_file(find_weights(name)))
+    return dict(features) | {"weights_sha256": sha256}
