@@ -62,13 +62,15 @@ def train_all(output: Path, seed: int, options: argparse.Namespace) -> dict[str,
     """The captioners by what they were trained for; `mle` is where the others start."""
     home = output / f"seed{seed}"
     cache = output / "features"
-    data = (f"caption_data.count={COUNT}", f"caption_data.cache_path={cache}", f"seed={seed}", "captioner=small")
+    data = ("caption_data=scenes", f"caption_data.count={COUNT}", f"caption_data.cache_path={cache}", f"seed={seed}")
+    data += ("captioner=small",)
     steps = (f"max_steps={options.steps}", "epochs=100", "batch_size=50", f"optimizer.lr={options.lr}")
     mle = job(
         *("caption_train", home / "mle", *data, f"epochs={options.mle_epochs}", "batch_size=50", "optimizer.lr=1e-3")
     )
     grammar = job(
-        *("caption_grammar", home / "grammar", f"grammar_data.count={COUNT}", f"grammar_data.cache_path={cache}"),
+        *("caption_grammar", home / "grammar", "grammar_data=scenes", "model_name=tiny"),
+        *(f"grammar_data.count={COUNT}", f"grammar_data.cache_path={cache}"),
         *(f"seed={seed}", f"grammar_data.seed={seed}", "batch_size=200", "max_steps=200", "optimizer.lr=1e-3"),
     )
     runs = {"mle": mle}

@@ -26,7 +26,8 @@ JOB_GROUPS = (  # of jobs that use a model
     *("on_caption", "caption_metric"),
 )
 LISTS = ("on_extraction", "evaluation", "on_caption", "caption_metric")
-WHOLE_RUNS = ("experiment", "extractor", "caption_phase", "caption_experiment")  # set keys of the whole config
+# What sets keys of the whole config.
+WHOLE_RUNS = ("experiment", "extractor", "caption_phase", "caption_experiment", "upstream_compat")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -154,7 +155,7 @@ def job_with(group: str) -> str:
 
 @pytest.mark.parametrize(("group", "option"), options())
 def test_every_option_composes_and_names_what_there_is(group: str, option: str, tiny: Path) -> None:
-    given = f"[{option}]" if group in LISTS else option
+    given = f"[{option}]" if group in LISTS else f"'{option}'"
     config = job(job_with(group), f"{group}={given}", f"model_name={tiny}" if group in JOB_GROUPS else "seed=0")
     nodes = [config] if group in WHOLE_RUNS else [config[group]]
     targets = [node["_target_"] for node in walk(OmegaConf.to_container(nodes[0], resolve=False)) if "_target_" in node]

@@ -44,7 +44,7 @@ def _prepare_one(argument: str, keys: set[str], groups: dict[str, list[str]], ma
         raise UserError(f"{key}: no such key; {did_you_mean(name, keys)}Keys: {', '.join(sorted(keys))}")
     if key in groups:
         _check_options(key, value, groups[key])
-        return argument
+        return f"{key}='{value}'" if value in ("true", "false") else argument  # options are names, not truth values
     return f"{sign}{key}={_value_for_hydra(argument, key, value, many_runs)}"
 
 

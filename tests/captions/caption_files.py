@@ -1,6 +1,7 @@
 """Annotations of a few images, and features of any shape for them."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from models.captioner.vocabulary import Vocabulary
 from training.captioning.annotations import AnnotatedImage
 from training.captioning.data import LabelledGrids
 from training.captioning.labels import Labels, make_labels
+from training.captioning.prepare_labels import prepare
 
 
 def annotated(number: int, captions: list[str], split: str = "train") -> AnnotatedImage:
@@ -30,6 +32,17 @@ def write_karpathy(path: Path, images: list[AnnotatedImage]) -> Path:
     ]
     path.write_text(json.dumps({"images": entries, "dataset": "coco"}))
     return path
+
+
+def write_data_set(folder: Path, splits: Sequence[str] = ("train", "restval", "val", "test")) -> dict[str, str]:
+    """Annotations -> labels, and a grid and an embedding an image, as the jobs before the training leave them."""
+    images = [annotated(i, [f"a b c{i}", "b a"], split) for i, split in enumerate(splits)]
+    annotations = write_karpathy(folder / "dataset.json", images)
+    prepare(annotations=str(annotations), output_path=str(folder / "labels"), word_count_threshold=1)
+    (folder / "features").mkdir()
+    for i in range(len(images)):
+        np.savez(folder / "features" / f"{i}.npz", features=np.full((2, 3), i, np.float32), g_feature=np.ones((1, 4)))
+    return {"labels_path": str(folder / "labels"), "grids_path": str(folder / "features")}
 
 
 def numbered_labels(images: int, captions_each: int = 7) -> Labels:

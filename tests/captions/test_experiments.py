@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import call
 
 from models.captioner.checkpoint import load_captioner
-from utils.command_line import CONFIGS
+from utils.command_line import CONFIGS, prepare
 
 SCENES = ("caption_data.seed=0", "caption_data.resolution=64")
 
@@ -28,8 +28,8 @@ def mle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def grammar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("grammar")
-    size = ("grammar_data.count=16", "grammar_data.validation_count=4", "batch_size=8", "max_steps=2", "device=cpu")
-    assert run("caption_grammar", *size, f"output_path={folder}") == 0
+    data = ("grammar_data=scenes", "grammar_data.count=16", "grammar_data.validation_count=4", "model_name=tiny")
+    assert run("caption_grammar", *data, "batch_size=8", "max_steps=2", "device=cpu", f"output_path={folder}") == 0
     return folder / "grammar.pt"
 
 
@@ -60,3 +60,23 @@ def test_the_papers_sizes(name: str) -> None:
     assert config.optimizer.lr == 5e-6
     weights = {"cider": {"cider": 1.0}, "clips": {"clips": 2.0}, "cider_clips": {"clips": 2.0, "cider": 1.0}}
     assert dict(config.reward.weights) == weights.get(name, {"clips": 2.0, "grammar": 1.0})
+
+
+def test_upstream_compat() -> None:
+    job = ("--config-name", "caption_train")
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        own, upstream = (
+            compose("caption_train", overrides=prepare([*job, f"upstream_compat={value}", "reward=ref_clips"])[2:])
+            for value in ("false", "true")
+        )
+    found = [
+        (
+            config.captioner.layer_norm,
+            config.schedule.warmup_steps,
+            config.schedule.warmup_share,
+            config.reward.rewards.ref_clips.reference_scale,
+            config.job.decoding.upstream_compat,
+        )
+        for config in (own, upstream)
+    ]
+    assert found == [("standard", None, 0.1, 1.0, False), ("unbiased", 20000, None, 2.5, True)]

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from shared_data import SHARED
 
 from models.clip.weights import find_weights, load_model
+from tests.captions.caption_files import write_data_set
 from tests.training.small_data import plan
 from training.captioning.annotations import words_of
 from training.captioning.grammar import GrammarLoss, GrammarTask
-from training.captioning.grammar_data import CaptionedEmbeddings, GrammarData, scenes
+from training.captioning.grammar_data import CaptionedEmbeddings, GrammarData, karpathy, scenes
 from training.captioning.grammar_findings import confusion_metrics, truth
 from training.captioning.grammar_head import GRAMMATICAL, load_head
 from training.captioning.negatives import EDITS, corrupt
@@ -245,6 +246,17 @@ def test_scenes_need_no_download():
     assert len(batch.captions) == len(batch.negatives) == 4
     assert "UNK" not in data.train.vocabulary
     assert len(data.validation) == 4
+
+
+def test_karpathy_needs_no_grids(tmp_path):
+    paths = write_data_set(tmp_path)
+    data = karpathy(labels_path=paths["labels_path"], embeddings_path=paths["grids_path"])
+    assert (len(data.train), len(data.validation)) == (2, 1)
+    assert list(data.train.vocabulary) == ["a", "b"]  # without UNK
+    (batch,) = data.validation.in_order(8)
+    assert batch.captions[0] in ("a b c2", "b a")
+    with pytest.raises(UserError, match="embeddings_path: expected"):
+        karpathy(labels_path=paths["labels_path"], embeddings_path=None)
 
 
 def test_unknown_words_are_no_negatives():

@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from models.captioner.vocabulary import Vocabulary
-from tests.captions.caption_files import annotated, numbered_labels, numbered_source, write_karpathy
+from tests.captions.caption_files import annotated, numbered_labels, numbered_source, write_data_set
 from training.captioning.data import CaptionBatch, CaptionSource, padded, window, with_ends
 from training.captioning.labels import make_labels
-from training.captioning.prepare_labels import prepare
 from training.captioning.scene_features import SceneSet
 from training.captioning.sources import karpathy, scenes
 from training.loading import Loading
@@ -235,17 +234,6 @@ def test_captions_per_image():
     assert batch.labels.shape == (4, 2, 18)
     with pytest.raises(UserError, match="captions_per_image=0"):
         numbered_source(4, captions_per_image=0)
-
-
-def write_data_set(folder, splits=("train", "restval", "val", "test")):
-    """Annotations -> labels, and a grid and an embedding an image, as the jobs before the training leave them."""
-    images = [annotated(i, [f"a b c{i}", "b a"], split) for i, split in enumerate(splits)]
-    annotations = write_karpathy(folder / "dataset.json", images)
-    prepare(annotations=str(annotations), output_path=str(folder / "labels"), word_count_threshold=1)
-    (folder / "features").mkdir()
-    for i in range(len(images)):
-        np.savez(folder / "features" / f"{i}.npz", features=np.full((2, 3), i, np.float32), g_feature=np.ones((1, 4)))
-    return {"labels_path": str(folder / "labels"), "grids_path": str(folder / "features")}
 
 
 def test_karpathy_trains_on_train_and_restval(tmp_path):
