@@ -166,8 +166,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument("--lr", default="3e-4")
+    parser.add_argument("--steps", type=int, default=480)
+    parser.add_argument("--lr", default="1e-4")
     parser.add_argument("--mle-epochs", type=int, default=8)
     options = parser.parse_args()
     results = []

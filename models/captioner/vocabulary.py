@@ -6,7 +6,7 @@ word may be UNK, which stands for all others. As in ImageCaptioning.pytorch, who
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -95,7 +95,7 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """`{"ix_to_word": {"1": ...}}`"""
-        content = {"ix_to_word": {str(number): word for number, word in enumerate(self.words, start=1)}}
+        content = {"ix_to_word": self.numbered}
         with atomic_write(path) as file:
             file.write(encode(content))
 
@@ -103,14 +103,21 @@ class Vocabulary:
     def load(cls, path: Path) -> "Vocabulary":
         """From a file of `save` or of the original's; other keys beside `ix_to_word` are left alone."""
         try:
-            words = json.loads(path.read_text(encoding="utf-8"))["ix_to_word"]
-            ordered = [words[str(number)] for number in range(1, len(words) + 1)]
+            return cls.of_numbered(json.loads(path.read_text(encoding="utf-8"))["ix_to_word"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f'{path}: expected json with "ix_to_word": {{"1": ..., "2": ...}} ({error!r})') from error
-        try:
-            return cls(ordered)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
+
+    @classmethod
+    def of_numbered(cls, words: Mapping[str, str]) -> "Vocabulary":
+        """From `numbered`. KeyError where a number is left out."""
+        return cls([words[str(number)] for number in range(1, len(words) + 1)])
+
+    @property
+    def numbered(self) -> dict[str, str]:
+        """`{"1": ..., "2": ...}`, as json can hold it."""
+        return {str(number): word for number, word in enumerate(self.words, start=1)}
 
     @cached_property
     def _ids(self) -> dict[str, int]:

@@ -39,11 +39,15 @@ class TextTransformer(nn.Module):
         return self.text_projection.dtype
 
     def forward(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b e"]:
+        return self.pooled(tokens) @ self.text_projection
+
+    def pooled(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b c"]:
+        """The features at the end token before their projection into the space that images share."""
         positions = self.positional_embedding[: tokens.shape[1]].to(self.dtype)  # fewer for ids cut after the last end
         x = self.token_embedding(tokens).to(self.dtype) + positions  # (b, t, c)
         x = self.ln_final(self.transformer(x))
         end = tokens.argmax(dim=-1)  # the end token has the largest id
-        return x[torch.arange(len(x), device=x.device), end] @ self.text_projection
+        return x[torch.arange(len(x), device=x.device), end]
 
     def tokenize(self, texts: list[str], *, truncate: bool = False) -> Int[Tensor, "b t"]:
         """CLIP's own tokens at this tower's length; see `models.clip.tokenizer.tokenize`."""

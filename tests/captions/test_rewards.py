@@ -11,7 +11,7 @@ from models.clip.weights import find_weights, load_model
 from tests.captions.toy_captions import Says, toy_data
 from training.captioning import reward_text, rewards
 from training.captioning.annotations import END_WORD
-from training.captioning.reward_text import FrozenText, frozen_text, pooled
+from training.captioning.reward_text import FrozenText, frozen_text
 from training.captioning.rewards import (
     CiderReward,
     ClipSReward,
@@ -161,7 +161,7 @@ def test_pooled_features_are_those_before_the_projection():
     text = load_model(find_weights("tiny")).text
     tokens = text.tokenize(["a dog", "two red squares above a circle"])
     with torch.no_grad():
-        torch.testing.assert_close(pooled(text, tokens) @ text.text_projection, text(tokens), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(text.pooled(tokens) @ text.text_projection, text(tokens), atol=1e-5, rtol=1e-4)
 
 
 def test_rewards_of_one_model_share_its_text_tower():

@@ -22,7 +22,7 @@ from training import distributed
 from training.captioning.grammar_data import GrammarBatch, GrammarData
 from training.captioning.grammar_findings import Finding, summary, truth
 from training.captioning.grammar_head import GrammarHead
-from training.captioning.reward_text import pooled, shortened
+from training.captioning.reward_text import shortened
 from training.checkpoint import save
 from training.loading import Loading
 from training.losses import ClipLoss
@@ -100,7 +100,7 @@ class GrammarTask:
         texts = prefixed([*batch.captions, *(" ".join(negative.words) for negative in batch.negatives)], self.prefix)
         tokens = shortened(self.model.tokenize(texts, truncate=True)).to(compute.device, non_blocking=True)
         with compute.autocast():
-            features = pooled(text, tokens)
+            features = text.pooled(tokens)
             return (features[: len(batch.captions)] @ text.text_projection).float(), self.loss.head(features).float()
 
     def after_step(self) -> None:

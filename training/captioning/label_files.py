@@ -63,8 +63,7 @@ def read_labels(rows_path: Path | None, words_path: Path) -> Labels:
     """Files of this or the other tool; `rows_path` null takes the rows that the json itself holds (`write_json`)."""
     try:
         content = json.loads(words_path.read_text(encoding="utf-8"))
-        by_number = content["ix_to_word"]
-        vocabulary = Vocabulary([by_number[str(number)] for number in range(1, len(by_number) + 1)])
+        vocabulary = Vocabulary.of_numbered(content["ix_to_word"])
         images = [_image(entry) for entry in content["images"]]
         rows, start, end = _read_rows(rows_path) if rows_path else _rows_of(content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -97,8 +96,7 @@ def _check(
 
 
 def _described(labels: Labels) -> dict[str, Any]:
-    words = {str(number): word for number, word in enumerate(labels.vocabulary.words, start=1)}
-    return {"ix_to_word": words, "images": [_entry(image) for image in labels.images]}
+    return {"ix_to_word": labels.vocabulary.numbered, "images": [_entry(image) for image in labels.images]}
 
 
 def _entry(image: LabelledImage) -> dict[str, Any]:

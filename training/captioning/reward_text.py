@@ -59,14 +59,7 @@ class FrozenText:
 
     def _encode(self, tokens: Tensor) -> Tensor:
         text, tokens = self._model.text, tokens.to(self._device)
-        return pooled(text, tokens) if isinstance(text, TextTransformer) else text(tokens).float()
-
-
-def pooled(text: TextTransformer, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b c"]:
-    """What the text projection is applied to: the features at the end token, behind the last LayerNorm."""
-    x = text.token_embedding(tokens) + text.positional_embedding[: tokens.shape[1]]
-    x = text.ln_final(text.transformer(x))
-    return x[torch.arange(len(x), device=x.device), tokens.argmax(dim=1)]
+        return (text.pooled(tokens) if isinstance(text, TextTransformer) else text(tokens)).float()
 
 
 def shortened(tokens: Int[Tensor, "b t"]) -> Int[Tensor, "b s"]:
