@@ -1,4 +1,4 @@
-"""Index clips: frame i has uniform luma 16 + 2i, so that a picture tells which frame it is."""
+"""Index clips: frame i < 110 has uniform luma 16 + 2i, so that a picture tells which frame it is."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -36,7 +36,7 @@ def make_clip(
         if turned:
             stream.set_display_rotation(**turned)
         for i in range(num_frames):
-            luma = np.full((size[1], size[0]), 16 + 2 * i, np.uint8)
+            luma = np.full((size[1], size[0]), 16 + 2 * (i % 110), np.uint8)
             if left_bright:
                 luma[:, : size[0] // 2] = 200
             grey = av.VideoFrame.from_ndarray(luma, format="gray").reformat(format="yuvj420p")

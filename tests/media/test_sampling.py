@@ -38,6 +38,9 @@ class FakeVideo:
     def frames(self) -> Iterator[Still]:
         return iter(self.stills)
 
+    def rows(self, retime, *, apart_seconds):
+        return retime(self.frames())
+
     def extent(self) -> SimpleNamespace:
         last = self.stills[-1]
         return SimpleNamespace(duration_seconds=last.seconds + last.duration_seconds)

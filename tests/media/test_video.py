@@ -9,8 +9,9 @@ from index_clips import index_of, make_clip
 
 from utils.errors import MediaError
 from utils.media.clock import Clock, PtsOrDts, nearest
+from utils.media.packets import scan
 from utils.media.rgb import turn_filters
-from utils.media.video import open_video, scan
+from utils.media.video import open_video
 
 MPEG4 = {"codec": "mpeg4", "options": {"qmin": "1", "qmax": "1"}}
 VFR = [*range(10), *range(10, 40, 3)]

@@ -5,9 +5,10 @@ is converted to RGB once; frames without a row are never converted.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -31,6 +32,10 @@ class Video(Protocol):
     info: VideoInfo
 
     def frames(self) -> Iterator[Frame]: ...
+
+    def rows(self, retime: Callable[[Iterator[Frame]], Iterator[Row]], *, apart_seconds: Fraction) -> Iterator[Row]:
+        """What `retime` makes of the frames; it selects them by their times."""
+        ...
 
     def extent(self) -> VideoExtent: ...
 
@@ -79,7 +84,7 @@ class AtFps:
 
     def rows(self, video: Video) -> Iterator[Row]:
         row = None
-        for row in retimed(video.frames(), self.fps):
+        for row in video.rows(partial(retimed, rate=self.fps), apart_seconds=1 / self.fps):
             yield row
         if row is None:
             raise MediaError(
@@ -110,7 +115,10 @@ class Total:
 
     def rows(self, video: Video) -> Iterator[Row]:
         rate = self.rate(video)
-        frames = _KeepLast(video.frames())
+        return video.rows(partial(self._rows, rate=rate), apart_seconds=1 / rate)
+
+    def _rows(self, all_frames: Iterator[Frame], rate: Fraction) -> Iterator[Row]:
+        frames = _KeepLast(all_frames)
         num_out = 0
         for row in islice(retimed(frames, rate, from_first=True), self.num_rows):
             yield row

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -19,10 +20,13 @@ from utils.errors import MediaError
 from utils.media.clock import PtsOrDts
 from utils.media.facts import header_facts, last_tick, usual_frame_seconds
 from utils.media.opening import new_clock, open_stream, reason
+from utils.media.packets import Extent, scan
 from utils.media.rgb import RgbConverter, display_matrix, is_right_angle, swaps_sides, turn_filters
-from utils.types import VideoInfo
+from utils.media.sparse import NotAsAnnouncedError, Plan, Retime, pictures_of
+from utils.types import Row, VideoInfo
 
 OnDamage = Literal["raise", "keep"]
+_FAR_APART_SECONDS = 1.5  # nearer rows leave few parts between them that no row needs
 
 
 @dataclass(slots=True, eq=False)
@@ -46,14 +50,6 @@ class DecodedFrame:
         return self._rgb
 
 
-@dataclass(frozen=True)
-class Extent:
-    """What a scan of the packets tells: how many frames there should be, and the time from the first to the end."""
-
-    num_frames: int
-    duration_seconds: Fraction
-
-
 class VideoReader:
     """One open video; use `open_video`. Belongs to one thread at a time (frames may be converted on others).
 
@@ -69,11 +65,12 @@ class VideoReader:
         self.warnings: list[str] = []
         self.damage: list[str] = []
         self._on_damage = on_damage
+        self._threads = 1 if on_damage == "keep" else threads
         self._extent: Extent | None = None
         self._container, self._stream = open_stream(self.path)
         try:
             self._stream.thread_type = "AUTO"
-            self._stream.codec_context.thread_count = 1 if on_damage == "keep" else threads
+            self._stream.codec_context.thread_count = self._threads
             self._clock = new_clock(self._container, self._stream)
             self._last_tick = last_tick(self._container, self._stream)
             self._believed = PtsOrDts()
@@ -100,9 +97,25 @@ class VideoReader:
             while picture is not None:
                 yield self._stamped(picture)
                 picture = next(self._pictures, None)
-            self._check_length()
+            self._check_length(self._end_seconds, self._num_decoded)
         finally:
             self.close()
+
+    def rows(self, retime: Retime, *, apart_seconds: Fraction) -> Iterator[Row]:
+        """`retime(self.frames())`; where rows are so far apart that it pays, only what they show is decoded.
+
+        `retime` selects frames by their times; it may be called twice. Damage is noticed in what is decoded.
+        """
+        num_rows = 0
+        if plan := self._plan(retime) if apart_seconds >= _FAR_APART_SECONDS else None:
+            try:
+                for row in self._planned(plan):
+                    yield row
+                    num_rows += 1
+                return
+            except NotAsAnnouncedError:  # so far all is well
+                pass
+        yield from islice(retime(self.frames()), num_rows, None)
 
     def extent(self) -> Extent:
         """`scan` of this file, done when first asked for."""
@@ -191,12 +204,30 @@ class VideoReader:
             **header_facts(self._container, self._stream),
         )
 
-    def _check_length(self) -> None:
+    def _plan(self, retime: Retime) -> Plan | None:
+        if self._on_damage == "keep" or (table := self.extent().table) is None:
+            return None
+        return Plan.of(table, retime, new_clock(self._container, self._stream), self._last_tick)
+
+    def _planned(self, plan: Plan) -> Iterator[Row]:
+        pictures = pictures_of(plan, self.path, threads=self._threads)
+        frame = None
+        for row in plan.rows:
+            if frame is None or frame.index != row.frame.index:
+                at, picture = row.frame, next(pictures)
+                times = (at.seconds, at.clock_seconds, at.duration_seconds)
+                frame = DecodedFrame(at.index, *times, picture, self._convert)
+            yield Row(frame, row.seconds)
+        for _ in pictures:  # to the end of the part, where damage may show
+            pass
+        self._check_length(self.extent().duration_seconds, self.extent().num_frames)
+
+    def _check_length(self, end_seconds: Fraction, num_frames: int) -> None:
         """A header that promises clearly more than was there: a download or a recording cut short."""
         promised = self.info.duration_seconds
         slack = max(0.2, 3 * float(usual_frame_seconds(self._container, self._stream)))
-        if promised is not None and not self._clock.restarts and promised - float(self._end_seconds) > slack:
-            found = f"{float(self._end_seconds):.2f} s ({self._num_decoded} frames)"
+        if promised is not None and not self._clock.restarts and promised - float(end_seconds) > slack:
+            found = f"{float(end_seconds):.2f} s ({num_frames} frames)"
             self.warnings.append(f"cut short: the header says {promised:.2f} s, found {found}")
 
 
@@ -206,31 +237,3 @@ def open_video(path: str | os.PathLike[str], *, on_damage: OnDamage = "raise", t
     MediaError, in one line, for what is no video: missing, unreadable, only sound, only a cover picture, no frame.
     """
     return VideoReader(path, on_damage=on_damage, threads=threads)
-
-
-def scan(path: str | os.PathLike[str]) -> Extent:
-    """Counts packets without decoding them (about a thousand times faster). Damaged frames are counted, too."""
-    container, stream = open_stream(Path(path))
-    with container:
-        clock, offset = new_clock(container, stream), None
-        num_frames, first, end = 0, Fraction(0), Fraction(0)
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except (FFmpegError, OSError):
-                break
-            if packet is None:
-                break
-            if packet.is_discard or not packet.size:
-                continue
-            # Packets come in decoding order, in which only dts rises; pts says when the frame is shown.
-            stamp = clock.stamp(packet.pts if packet.dts is None else packet.dts, packet.duration or 0)
-            late = packet.pts - packet.dts if packet.pts is not None and packet.dts is not None else 0
-            shown = stamp.clock_seconds + late * clock.time_base
-            first = shown if offset is None else min(first, shown)
-            offset, num_frames = first, num_frames + 1
-            end = max(end, shown + stamp.duration_seconds)
-    if not num_frames:
-        raise MediaError(f"{path}: no frame in its video stream")
-    return Extent(num_frames, end - first)
