@@ -32,7 +32,6 @@ from training.captioning.sources import scenes
 from training.loading import Loading
 
 REPO = Path(__file__).resolve().parents[1]
-REWARDS = ("cider", "clips", "cider_clips", "clips_grammar")
 COUNT, RESOLUTION = 4000, 128
 SHOWN_METRICS = (
     *("bleu_4", "rouge_l", "repeated_bigram_share", "repeated_trigram_share", "bad_ending_share"),
@@ -76,9 +75,9 @@ def train_all(output: Path, seed: int, options: argparse.Namespace) -> dict[str,
     runs = {"mle": mle}
     start = f"start_from={mle / 'last.pt'}"
     runs["control"] = job("caption_train", home / "control", *data, *steps, "schedule=constant", start)
-    for reward in REWARDS:
+    for reward in options.rewards:
         objective = ("caption_phase=scst", f"reward={reward}", f"grammar_path={grammar / 'grammar.pt'}")
-        objective += ("baseline=leave_one_out",)
+        objective += (f"baseline={options.baseline}",)
         runs[reward] = job("caption_train", home / reward, *data, *steps, *objective, start)
     return runs
 
@@ -133,6 +132,8 @@ def rises(results: list[dict]) -> str:
     lines = ["| trained for | began at | ended at | rise | standard errors | over control | standard errors |"]
     lines.append("|---|---|---|---|---|---|---|")
     for name, weights in WEIGHTS.items():
+        if name not in results[0]:
+            continue
 
         def total(result: dict, run: str, weights: dict[str, float] = weights) -> float:
             return sum(weight * result[run][key] for key, weight in weights.items())
@@ -169,6 +170,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=480)
     parser.add_argument("--lr", default="1e-4")
     parser.add_argument("--mle-epochs", type=int, default=8)
+    parser.add_argument("--rewards", nargs="+", choices=WEIGHTS, default=list(WEIGHTS))
+    parser.add_argument("--baseline", choices=("leave_one_out", "greedy"), default="leave_one_out")
     options = parser.parse_args()
     results = []
     for seed in options.seeds:

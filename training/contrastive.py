@@ -17,9 +17,9 @@ from models.clip.text import TextTransformer
 from models.clip.towers import describe, told_by_shapes
 from training import distributed
 from training.checkpoint import random_state, restore_random_state, save
+from training.compute import Compute
 from training.loading import Loading
 from training.pairs import Batch, Pairs, Splits, View
-from training.step import Compute
 from training.task import LOWEST_LOSS, Goal, Values
 
 Evaluator = Callable[[CLIP], Mapping[str, float]]

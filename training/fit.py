@@ -15,11 +15,12 @@ from torch.optim import Optimizer
 
 from training.agreement import any_process, share_buffers
 from training.checkpoint import BEST, LAST, Run, random_state, restore_random_state
+from training.compute import Compute, Precision
 from training.distributed import Group
 from training.loading import Loading
 from training.optimization import MovingAverage, Schedule, learning_rates
 from training.recording import Recorder
-from training.step import Compute, Precision, named_parameters, step
+from training.step import named_parameters, step
 from training.task import Task
 from utils.errors import UserError, check_count
 

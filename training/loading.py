@@ -1,18 +1,14 @@
-"""Batches of an epoch from any point on, made in between or ahead in worker processes, shared out among processes."""
+"""How the batches of an epoch are made: in between or ahead, in worker processes, shared out among processes."""
 
 import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from utils.errors import UserError
-
-if TYPE_CHECKING:
-    from training.pairs import Batch, Rows, View
 
 
 @dataclass(frozen=True)
@@ -68,26 +64,3 @@ def whole_batches(num_rows: int, loading: Loading) -> int:
             "lower batch_size"
         )
     return steps
-
-
-def numbered_batches(rows: "Rows", view: "View", loading: Loading, *, epoch: int, start: int = 0) -> Iterator["Batch"]:
-    """Batch k of all processes together is the same rows, however many processes share batch_size x world."""
-    steps = whole_batches(len(rows), loading)
-    order = rows.order(generator_for(loading.seed, epoch))[: steps * loading.global_batch_size]
-    own = order.view(steps, loading.world, loading.batch_size)[:, loading.rank]
-    return loading.iterate(_Numbered(rows, own, view, loading, epoch), range(start, steps))
-
-
-class _Numbered(Dataset):
-    """Batch k of one epoch, drawn from a generator of its own: neither workers nor restarts change anything."""
-
-    def __init__(self, rows: "Rows", order: Tensor, view: "View", loading: Loading, epoch: int) -> None:
-        self._rows, self._order, self._view = rows, order, view  # order: (batches, rows of a batch)
-        self._loading, self._epoch = loading, epoch
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def __getitem__(self, number: int) -> "Batch":
-        generator = generator_for(self._loading.seed, self._epoch, number, self._loading.rank)
-        return self._rows.batch(self._order[number], self._view, generator)

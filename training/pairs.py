@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Generator, Tensor
+from torch.utils.data import Dataset
 
 from models.clip.preprocess import Resize
 from training.augment import Augment, fit
-from training.loading import Loading, numbered_batches, whole_batches
+from training.loading import Loading, generator_for, whole_batches
 from utils.media.pictures import Pictures
 
 
@@ -143,6 +144,29 @@ class Mixed:
 
 
 Rows = Pairs | Mixed
+
+
+def numbered_batches(rows: Rows, view: View, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[Batch]:
+    """Batch k of all processes together is the same rows, however many processes share batch_size x world."""
+    steps = whole_batches(len(rows), loading)
+    order = rows.order(generator_for(loading.seed, epoch))[: steps * loading.global_batch_size]
+    own = order.view(steps, loading.world, loading.batch_size)[:, loading.rank]
+    return loading.iterate(_Numbered(rows, own, view, loading, epoch), range(start, steps))
+
+
+class _Numbered(Dataset):
+    """Batch k of one epoch, drawn from a generator of its own: neither workers nor restarts change anything."""
+
+    def __init__(self, rows: Rows, order: Tensor, view: View, loading: Loading, epoch: int) -> None:
+        self._rows, self._order, self._view = rows, order, view  # order: (batches, rows of a batch)
+        self._loading, self._epoch = loading, epoch
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, number: int) -> Batch:
+        generator = generator_for(self._loading.seed, self._epoch, number, self._loading.rank)
+        return self._rows.batch(self._order[number], self._view, generator)
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from training.compute import Compute
 from training.loading import Loading
 from utils.errors import UserError
-
-if TYPE_CHECKING:
-    from training.step import Compute
 
 Values = dict[str, float | Tensor]  # of one step, by name; scalars
 
@@ -62,7 +60,7 @@ class Task(Protocol):
         """How an error names the rows of a batch."""
         ...
 
-    def backward(self, batch: Any, compute: "Compute", accumulation: int = 1) -> Values:
+    def backward(self, batch: Any, compute: Compute, accumulation: int = 1) -> Values:
         """Adds the gradients (of processes, the mean is taken afterwards). Returns `loss`, and what else to record.
 
         Gradients are scaled with `compute.scaler`. `accumulation` is the number of parts to compute the batch in.
@@ -73,7 +71,7 @@ class Task(Protocol):
         """The weights have changed."""
         ...
 
-    def validate(self, compute: "Compute", loading: Loading) -> dict[str, float]:
+    def validate(self, compute: Compute, loading: Loading) -> dict[str, float]:
         """Metrics, the same in every process. The model is left in any mode."""
         ...
 

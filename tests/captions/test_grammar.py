@@ -24,8 +24,8 @@ from training.captioning.grammar_head import GRAMMATICAL, load_head
 from training.captioning.negatives import EDITS, corrupt
 from training.captioning.rewards import GrammarReward, RewardImages
 from training.captioning.train_grammar import train
+from training.compute import Compute
 from training.loading import Loading
-from training.step import Compute
 from utils.errors import UserError
 
 KINDS = ["repeat", "remove", "insert", "swap", "shuffle"]

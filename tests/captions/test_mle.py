@@ -10,8 +10,8 @@ from tests.captions.toy_captions import FEATURES, fresh_captioner, toy_captioner
 from training.captioning.mle import Likelihood, summed_loss, word_losses
 from training.captioning.parts import parts
 from training.captioning.train_captioner import train
+from training.compute import Compute
 from training.loading import Loading
-from training.step import Compute
 
 CPU = Compute(torch.device("cpu"))
 

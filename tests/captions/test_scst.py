@@ -10,9 +10,9 @@ from tests.captions.toy_captions import Says, fresh_captioner, toy_data
 from training.captioning.parts import parts
 from training.captioning.rewards import RewardSum
 from training.captioning.scst import SelfCritical, advantages, interleaved, policy_loss
+from training.compute import Compute
 from training.loading import Loading
 from training.optimization import adam
-from training.step import Compute
 from utils.errors import UserError
 
 CPU = Compute(torch.device("cpu"))

@@ -31,6 +31,7 @@ from tests.training.small_data import (
 from training import fit
 from training.augment import Augment
 from training.checkpoint import load
+from training.compute import Compute
 from training.contrastive import ContrastiveTask, backward, recall_at_1
 from training.evaluators import ZeroShot
 from training.loading import Loading
@@ -38,7 +39,7 @@ from training.losses import ClipLoss, IdInfoNCE
 from training.optimization import Plateau, adamw
 from training.pairs import View
 from training.recompute import recompute_blocks
-from training.step import Compute, step
+from training.step import step
 from training.train_clip import train
 from utils.command_line import CONFIGS, prepare
 from utils.errors import UserError, user_error_in

@@ -24,9 +24,9 @@ from training.captioning.grammar_findings import Finding, summary, truth
 from training.captioning.grammar_head import GrammarHead
 from training.captioning.reward_text import shortened
 from training.checkpoint import save
+from training.compute import Compute
 from training.loading import Loading
 from training.losses import ClipLoss
-from training.step import Compute
 from training.task import LOWEST_LOSS, Goal, Values
 from utils.errors import UserError
 

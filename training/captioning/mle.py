@@ -14,8 +14,8 @@ from models.captioner.model import Captioner
 from training.agreement import sum_of_all
 from training.captioning.data import CaptionBatch, CaptionData
 from training.captioning.parts import parts
+from training.compute import Compute
 from training.distributed import world_size
-from training.step import Compute
 from training.task import Values
 
 

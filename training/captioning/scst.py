@@ -18,8 +18,9 @@ from training.agreement import sum_of_all
 from training.captioning.data import CaptionBatch, CaptionData
 from training.captioning.parts import parts
 from training.captioning.rewards import RewardImages, RewardSum
+from training.compute import Compute
 from training.distributed import world_size
-from training.step import Compute, rescale_gradients
+from training.step import rescale_gradients
 from training.task import Values
 from utils.errors import UserError, check_count, check_option
 

@@ -12,8 +12,8 @@ from models.captioner.checkpoint import describe, save_captioner
 from models.captioner.model import Captioner
 from training.captioning.data import CaptionBatch, CaptionData
 from training.captioning.validation import CaptionValidation
+from training.compute import Compute
 from training.loading import Loading
-from training.step import Compute
 from training.task import Goal, Values
 
 HIGHEST_CIDER = Goal("held_out/cider", highest=True)

@@ -16,8 +16,8 @@ from training.captioning.data import CaptionBatch, CaptionSource
 from training.captioning.mle import summed_loss
 from training.captioning.parts import parts
 from training.captioning.rewards import ClipSReward, RewardImages
+from training.compute import Compute
 from training.loading import Loading
-from training.step import Compute
 
 
 @dataclass(frozen=True)
