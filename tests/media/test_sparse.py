@@ -12,7 +12,7 @@ from shared_data import SHARED
 
 from utils.errors import MediaError
 from utils.media import sparse, video
-from utils.media.nal import Pictures
+from utils.media.nal import CodedPictures
 from utils.media.packets import scan
 from utils.media.sampling import AtFps, Sampler, Total
 from utils.media.sparse import NotAsAnnouncedError, announced
@@ -186,7 +186,7 @@ AVC = bytes([1, 100, 0, 13, 255])
 
 def test_idr_pictures_and_parameter_sets() -> None:
     def look(*packets: bytes) -> tuple[list[bool], bool]:
-        pictures = Pictures.of("h264", AVC)
+        pictures = CodedPictures.of("h264", AVC)
         assert pictures is not None
         found = [pictures.is_start(memoryview(packet), keyframe=True) for packet in packets]
         return found, pictures.settings_stay
@@ -198,8 +198,8 @@ def test_idr_pictures_and_parameter_sets() -> None:
     assert look(unit(5), repeated) == ([True, True], False)
     assert look(unit(5), unit(8) + unit(1)) == ([True, False], False)
     assert look(b"", b"\0\0", unit(5)[:4], (9).to_bytes(4, "big") + b"\x05") == ([False, False, False, True], True)
-    assert Pictures.of("h264", b"\0\0\0\1\x67") is None
-    assert Pictures.of("hevc", AVC) is None
+    assert CodedPictures.of("h264", b"\0\0\0\1\x67") is None
+    assert CodedPictures.of("hevc", AVC) is None
 
 
 @pytest.mark.shared

@@ -22,7 +22,7 @@ _CODECS = {
 
 
 @dataclass
-class Pictures:
+class CodedPictures:
     """Looks at the packets of one stream, in decoding order."""
 
     codec: str
@@ -31,7 +31,7 @@ class Pictures:
     _sets: list[bytes] | None = field(default=None)
 
     @classmethod
-    def of(cls, codec: str, extradata: bytes) -> "Pictures | None":
+    def of(cls, codec: str, extradata: bytes) -> "CodedPictures | None":
         """None where units are not stored with their lengths (`extradata` is the record of ISO/IEC 14496-15)."""
         at = {"h264": 4, "hevc": 21}[codec]
         if len(extradata) <= at or extradata[0] != 1:

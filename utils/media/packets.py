@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 from jaxtyping import Bool, Int64
 
 from utils.errors import MediaError
-from utils.media.nal import Pictures
+from utils.media.nal import CodedPictures
 from utils.media.opening import new_clock, open_stream
 
 _CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # one packet a frame, with its own time stamps
@@ -78,17 +78,17 @@ def _read(container: InputContainer, stream: VideoStream, notes: "_Notes") -> It
 
 
 def _all_with_dts(packets: Iterable[_Times]) -> Iterator[_Times]:
-    """Packets without dts get that of the one before, the first ones (of Matroska) that of the first who has one."""
+    """Where only pts is known: with the dts of the packet before, at the beginning with the first there is."""
     waiting: list[_Times] = []
     last = None
     for pts, dts, duration in packets:
         last = last if dts is None else dts
-        if last is None:
+        if last is None:  # Matroska begins so
             waiting.append((pts, None, duration))
             continue
-        yield from ((early, last, its_duration) for early, _, its_duration in waiting)
+        yield from ((early, None if early is None else last, its_duration) for early, _, its_duration in waiting)
         waiting.clear()
-        yield pts, last, duration
+        yield pts, dts if pts is None else last, duration
     yield from ((pts, pts, duration) for pts, _, duration in waiting)  # a file without any
 
 
@@ -101,7 +101,7 @@ class _Notes:
     """
 
     usual: bool
-    pictures: Pictures | None
+    pictures: CodedPictures | None
     _pts: list[int] = field(default_factory=list)
     _durations: list[int] = field(default_factory=list)
     _starts: list[bool] = field(default_factory=list)
@@ -112,7 +112,7 @@ class _Notes:
         codec = stream.codec_context
         # 4:4:4 as old versions of x264 wrote it is read by the note on the version in the first packet.
         usual = container in _CONTAINERS and codec.name in _CODECS and "4:4:4" not in (codec.profile or "")
-        pictures = Pictures.of(codec.name, codec.extradata or b"") if usual and codec.name != "vp9" else None
+        pictures = CodedPictures.of(codec.name, codec.extradata or b"") if usual and codec.name != "vp9" else None
         return cls(usual and (codec.name == "vp9" or pictures is not None), pictures)
 
     def add(self, packet: av.Packet) -> None:
