@@ -22,7 +22,7 @@ from training.optimization import MovingAverage, Schedule, learning_rates
 from training.recording import Recorder
 from training.step import named_parameters, step
 from training.task import Task
-from utils.errors import UserError, check_count
+from utils.errors import UserError, check_count, check_flags, check_number
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,16 @@ class Plan:
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "accumulation"):
             check_count(key, getattr(self, key))
+        for key in ("max_steps", "save_every_steps"):
+            if getattr(self, key) is not None:
+                check_count(key, getattr(self, key))
+        if self.max_norm is not None:
+            check_number("max_norm", self.max_norm, least=0)
+        if self.ema_decay is not None:
+            check_number("ema_decay", self.ema_decay, least=0, most=1)
+        check_count("workers", self.workers, least=0)
+        check_count("seed", self.seed, least=0)
+        check_flags(resume=self.resume)
 
     def total_steps(self, steps_per_epoch: int) -> int:
         whole = self.epochs * steps_per_epoch

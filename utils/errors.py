@@ -1,6 +1,7 @@
 """Errors that are the user's to mend: shown as one line, without a traceback."""
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -29,10 +30,32 @@ def check_option(key: str, given: object, options: Iterable[str | None]) -> None
     raise UserError(f"{key}={given}: {did_you_mean(str(given), names)}Expected one of {', '.join(names)}")
 
 
-def check_count(key: str, given: object) -> None:
-    """UserError unless `given` is a whole number, 1 or more."""
-    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
-        raise UserError(f"{key}={given}: expected a whole number, 1 or more")
+def check_count(key: str, given: object, *, least: int = 1) -> None:
+    """UserError unless `given` is a whole number, `least` or more."""
+    if isinstance(given, bool) or not isinstance(given, int) or given < least:
+        raise UserError(f"{key}={given}: expected a whole number, {least} or more")
+
+
+def check_number(key: str, given: object, *, least: float = -math.inf, most: float = math.inf) -> None:
+    """UserError unless `given` is a finite number from `least` to `most`."""
+    if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):
+        raise UserError(f"{key}={given}: expected a number")
+    if not least <= given <= most:
+        borders = [f"{least:g} at least"] * (least > -math.inf) + [f"{most:g} at most"] * (most < math.inf)
+        raise UserError(f"{key}={given}: expected a number, {', '.join(borders)}")
+
+
+def check_text(key: str, given: object) -> None:
+    """UserError unless `given` is a text; an empty one is."""
+    if not isinstance(given, str):
+        raise UserError(f"{key}={given}: expected a text; put quotes around it, as in '{key}=\"...\"'")
+
+
+def check_flags(**flags: object) -> None:
+    """UserError unless all are true or false. Words such as `no` and `off` reach us as texts, and a text is true."""
+    for key, value in flags.items():
+        if not isinstance(value, bool):
+            raise UserError(f"{key}={value}: expected true or false")
 
 
 def user_error_in(error: BaseException) -> UserError:

@@ -16,7 +16,7 @@ from evaluation.captions.clip_features import ClipFeatures
 from evaluation.evaluate import command
 from evaluation.result import Result
 from evaluation.subject import Subject
-from utils.errors import UserError
+from utils.errors import UserError, check_flags
 from utils.store.provenance import software
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ def caption_evaluate(
     """
     if not caption_metric:
         raise UserError("caption_metric=[]: expected bleu, rouge_l, cider, ... or a list of them")
+    check_flags(only_predicted=only_predicted)
     given = read_predictions(_path(predictions, "predictions", "a json file, [{image_id, caption}]"))
     known = read_references(_path(references, "references", "COCO's or Karpathy's json"), split=split)
     captions = paired(given, known, only_predicted=only_predicted)
@@ -117,7 +118,7 @@ def _some(ids: Sequence[str]) -> str:
     return ", ".join(ids[:_NAMED]) + (" ..." if len(ids) > _NAMED else "")
 
 
-def _path(given: str | None, key: str, expected: str) -> Path:
-    if not given:
-        raise UserError(f"{key}: expected {expected}")
+def _path(given: str | Path | None, key: str, expected: str) -> Path:
+    if not given or not isinstance(given, str | Path):
+        raise UserError(f"{key}: expected {expected}, found {given or 'nothing'}")
     return Path(given).expanduser()

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 
 from evaluation.captions.caption_set import CaptionSet
 from evaluation.result import Result
+from utils.errors import check_number, check_text
 
 PREFIX = "A photo depicts "  # before every caption that CLIP is shown, references too; one setting for all of them
 SCALE = 2.5
@@ -20,6 +21,7 @@ class ClipS:
     """Mean over the images."""
 
     def __init__(self, *, prefix: str = PREFIX) -> None:
+        check_text("clip_prefix", prefix)
         self.prefix = prefix
 
     def __call__(self, captions: CaptionSet) -> Result:
@@ -32,6 +34,8 @@ class RefClipS:
     """Mean over the images."""
 
     def __init__(self, *, prefix: str = PREFIX, reference_scale: float = 1.0) -> None:
+        check_text("clip_prefix", prefix)
+        check_number("reference_scale", reference_scale, least=0)
         self.prefix = prefix
         self.reference_scale = reference_scale
 

@@ -25,7 +25,7 @@ from models.clip.preprocess import Preprocess, PreprocessMode
 from models.clip.streams import Images, Videos
 from models.clip.weights import find_weights, load_model
 from utils.batching import Encoded
-from utils.errors import UserError, check_count, check_option
+from utils.errors import UserError, check_count, check_flags, check_option, check_text
 from utils.media.sampling import sampler_from
 from utils.store.provenance import file_sha256, software
 from utils.types import Handler
@@ -135,6 +135,9 @@ class ExtractCaptions:
     ) -> None:
         check_count("batch_size", batch_size)
         check_option("on_error", on_error, get_args(OnError))
+        check_option("preprocess", preprocess, get_args(PreprocessMode))
+        check_flags(exif_orientation=exif_orientation, offline=offline)
+        check_text("clip_prefix", prefix)
         self.batch_size, self.on_error = batch_size, on_error
         where = usable_device(device)
         path = find_captioner(str(captioner))

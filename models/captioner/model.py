@@ -10,7 +10,9 @@ Deliberate differences:
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 from models.captioner.layers import NORMS, DecoderBlock, EncoderBlock, KeysValues, sinusoids
 from models.captioner.vocabulary import END
 from models.clip.layers import constructor_arguments
-from utils.errors import UserError, check_option
+from utils.errors import UserError, check_count, check_number, check_option
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Captioner(nn.Module):
     ) -> None:
         self.arguments = constructor_arguments(locals())
         super().__init__()
-        check_option("layer_norm", layer_norm, NORMS)
+        _check(self.arguments)
         self.vocab_size, self.grid_width, self.max_words = vocab_size, grid_width, max_words
         self.grid_embedding = nn.Sequential(nn.Linear(grid_width, width), nn.ReLU(), nn.Dropout(grid_dropout))
         sizes = (width, heads, hidden)
@@ -148,3 +150,14 @@ class Captioner(nn.Module):
 
 def _for_keys(mask: Tensor | None) -> Tensor | None:
     return None if mask is None else mask[:, None, None, :]  # (b, heads, queries, n)
+
+
+def _check(arguments: Mapping[str, Any]) -> None:
+    """UserError for sizes and shares that no captioner can have."""
+    check_option("layer_norm", arguments["layer_norm"], NORMS)
+    for key in ("vocab_size", "grid_width", "width", "layers", "heads", "hidden", "max_words"):
+        check_count(key, arguments[key])
+    for key in ("dropout", "grid_dropout"):
+        check_number(key, arguments[key], least=0, most=1)
+    if arguments["width"] % arguments["heads"]:
+        raise UserError(f"width={arguments['width']}: expected a multiple of heads={arguments['heads']}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from utils.errors import UserError, check_count, check_option
+from utils.errors import UserError, check_count, check_flags, check_number, check_option
 
 Method = Literal["greedy", "sample", "beam"]
 
@@ -40,22 +40,27 @@ class Decoding:
             check_count(key, getattr(self, key))
         if self.top_k is not None:
             check_count("top_k", self.top_k)
+        check_number("temperature", self.temperature)
         if not self.temperature > 0:
             raise UserError(f"temperature={self.temperature}: expected a number above 0")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise UserError(f"top_p={self.top_p}: expected a number above 0, 1 at most")
+        if self.top_p is not None:
+            check_number("top_p", self.top_p)
+            if not 0 < self.top_p <= 1:
+                raise UserError(f"top_p={self.top_p}: expected a number above 0, 1 at most")
+        flags = ("no_repeat", "block_trigrams", "no_bad_endings", "suppress_unknown", "upstream_compat")
+        check_flags(**{key: getattr(self, key) for key in flags})
         if self.samples_per_image > 1 and self.method != "sample":
             raise UserError(
                 f"samples_per_image={self.samples_per_image}: method={self.method} gives one caption; "
                 "use method=sample, or decode_beams for all beams"
             )
-        self.length_divisor(1)
+        self.length_divisor(1)  # looks at `length_penalty`
 
     def length_divisor(self, length: int) -> float:
         """What the sum of `length` log-probabilities is divided by."""
         if self.length_penalty == "none":
             return 1.0
-        kind, _, number = self.length_penalty.partition("_")
+        kind, _, number = str(self.length_penalty).partition("_")  # 1 is no text: it lacks a kind, too
         try:
             exponent = float(number)
         except ValueError:

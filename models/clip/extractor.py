@@ -17,7 +17,7 @@ from models.clip.preset import check_preset, grid_shape
 from models.clip.streams import Images, Texts, Videos
 from models.clip.zero_shot import ShowPredictions, ZeroShot
 from utils.batching import Failed, encode_batches, prefetch
-from utils.errors import UserError, check_count, check_option
+from utils.errors import UserError, check_count, check_flags, check_option
 from utils.media.sampling import sampler_from
 from utils.types import Handler, Item
 
@@ -160,13 +160,6 @@ def _settings(
         texts = "\n".join(zero_shot.texts)
         settings["pred_texts_sha256"] = hashlib.sha256(texts.encode()).hexdigest()
     return settings
-
-
-def check_flags(**flags: object) -> None:
-    """Words such as `no` and `off` reach us as texts, and a text counts as true."""
-    for key, value in flags.items():
-        if not isinstance(value, bool):
-            raise UserError(f"{key}={value}: expected true or false")
 
 
 def _as_list(texts: str | Sequence[str] | None) -> list[str] | None:

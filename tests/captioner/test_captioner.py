@@ -224,6 +224,20 @@ def test_mistakes_are_told():
         tiny_captioner(layer_norm="batch")
 
 
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"layers": 0}, "layers=0: expected a whole number, 1 or more"),
+        ({"width": 16, "heads": 3}, "width=16: expected a multiple of heads=3"),
+        ({"dropout": 2.0}, "dropout=2.0: expected a number, 0 at least, 1 at most"),
+        ({"grid_dropout": -0.1}, "grid_dropout=-0.1: expected a number"),
+    ],
+)
+def test_sizes_that_no_captioner_can_have(sizes, message):
+    with pytest.raises(UserError, match=message):
+        Captioner(**{"vocab_size": 5, "width": 8, "heads": 2, **sizes})
+
+
 @pytest.mark.parametrize("wrong", ["grid", "tokens", "mask"])
 def test_shapes_are_checked(wrong):
     good = {"grid": grids(2), "tokens": torch.zeros(2, 1, 3, dtype=torch.long), "mask": torch.ones(2, 5).bool()}

@@ -271,6 +271,11 @@ def test_mixed_precision_decodes():
         ({"length_penalty": "avg_-1"}, "length_penalty=avg_-1"),
         ({"length_penalty": "none_1"}, "length_penalty=none_1"),
         ({"length_penalty": ""}, "length_penalty=: expected"),
+        ({"length_penalty": 1}, "length_penalty=1: expected none, wu_A or avg_A"),
+        ({"temperature": "hot"}, "temperature=hot: expected a number"),
+        ({"temperature": float("inf")}, "temperature=inf: expected a number"),
+        ({"top_p": "most"}, "top_p=most: expected a number"),
+        ({"no_repeat": "maybe"}, "no_repeat=maybe: expected true or false"),
     ],
 )
 def test_wrong_options_are_told(options, message):

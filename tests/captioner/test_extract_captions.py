@@ -124,6 +124,19 @@ def test_features_of_other_weights_are_refused(captioner: Path, tiny: Path) -> N
         ExtractCaptions(captioner=str(captioner), model_name=str(tiny), device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preprocess": "slow"}, "preprocess=slow: Expected one of"),
+        ({"prefix": None}, "clip_prefix=None: expected a text"),
+        ({"exif_orientation": "no"}, "exif_orientation=no: expected true or false"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, Any], message: str, captioner: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        ExtractCaptions(captioner=str(captioner), device="cpu", **options)
+
+
 def test_subtitles() -> None:
     rows = [{"caption": text, "timestamp_ms": 0.0} for text in ("a cat", "a cat", "x --> <b> & y", "")]
     times = np.array([0.0, 40.0, 3_600_000.0, 3_661_001.0])

@@ -13,7 +13,7 @@ from jaxtyping import Int64, UInt32
 
 from models.captioner.vocabulary import Vocabulary
 from training.captioning.annotations import AnnotatedImage
-from utils.errors import UserError
+from utils.errors import UserError, check_count
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ def make_labels(images: Sequence[AnnotatedImage], vocabulary: Vocabulary, *, max
 
     UserError for images without captions.
     """
+    check_count("max_length", max_length)
     captions = [[caption for caption in image.captions if caption] for image in images]
     without = [image.id for image, own in zip(images, captions, strict=True) if not own]
     if without:

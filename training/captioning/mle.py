@@ -17,6 +17,7 @@ from training.captioning.parts import parts
 from training.compute import Compute
 from training.distributed import world_size
 from training.task import Values
+from utils.errors import check_number
 
 
 class Likelihood:
@@ -28,6 +29,7 @@ class Likelihood:
     starts_from_weights = False
 
     def __init__(self, *, label_smoothing: float = 0.0) -> None:
+        check_number("label_smoothing", label_smoothing, least=0, most=1)
         self.label_smoothing = label_smoothing
         self.settings: dict[str, Any] = {"objective": "likelihood", "label_smoothing": label_smoothing}
 

@@ -35,7 +35,7 @@ def prepare(
     """Writes the files and prints what is in them; for the options see configs/caption_labels.yaml."""
     check_option("label_format", label_format, get_args(LabelFormat))
     check_option("vocabulary_from", vocabulary_from, get_args(VocabularyFrom))
-    check_count("max_length", max_length)
+    check_count("word_count_threshold", word_count_threshold, least=0)
     if not annotations:
         raise UserError("annotations: expected Karpathy's json, or a csv file with image,caption,id")
     images = read_annotations(Path(annotations).expanduser())

@@ -12,7 +12,7 @@ from evaluation.captions.clip_score import prefixed
 from models.clip.model import CLIP
 from models.clip.text import TextTransformer
 from models.clip.weights import find_weights, load_model
-from utils.errors import UserError
+from utils.errors import UserError, check_text
 
 
 class FrozenText:
@@ -70,6 +70,7 @@ def shortened(tokens: Int[Tensor, "b t"]) -> Int[Tensor, "b s"]:
 @cache
 def frozen_text(model_name: str, prefix: str) -> FrozenText:
     """The same one for all rewards that ask for it: they share its features."""
+    check_text("clip_prefix", prefix)
     return FrozenText(load_model(find_weights(model_name)), prefix=prefix)
 
 

@@ -25,7 +25,7 @@ from training.captioning.data import Caption, CaptionBatch, CaptionSource
 from training.captioning.grammar_head import load_head
 from training.captioning.reward_text import check_width, frozen_text
 from training.data import given
-from utils.errors import UserError
+from utils.errors import UserError, check_number
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ class RewardSum:
             raise UserError(
                 f"reward: expected a weight for each; rewards: {', '.join(rewards)}; weights: {', '.join(weights)}"
             )
+        for name, weight in weights.items():
+            check_number(f"reward.weights.{name}", weight)
         self.rewards, self.weights = dict(rewards), dict(weights)
 
     def prepare(self, source: CaptionSource, device: torch.device) -> None:
@@ -152,6 +154,7 @@ class RefClipSReward:
     """
 
     def __init__(self, *, model_name: str, prefix: str = PREFIX, reference_scale: float = 1.0) -> None:
+        check_number("reference_scale", reference_scale, least=0)
         self.reference_scale = reference_scale
         self._name = model_name
         self._text = frozen_text(model_name, prefix)

@@ -21,7 +21,7 @@ from models.clip.preprocess import normalize
 from models.clip.vision import ModifiedResNet
 from models.clip.weights import load_model
 from training.augment import fit
-from utils.errors import UserError
+from utils.errors import UserError, check_count
 from utils.media.pictures import as_picture
 from utils.scenes.facts import Facts, Split, draw_facts, in_split
 from utils.scenes.scenes import Scene, draw_scene
@@ -42,6 +42,11 @@ class SceneSet:
     max_groups: int
     size_px: int
     unique: bool = False
+
+    def __post_init__(self) -> None:
+        check_count("seed", self.seed, least=0)
+        for key in ("max_groups", "size_px"):
+            check_count(key, getattr(self, key))
 
     def draw(self) -> list[Scene]:
         """UserError where there are not so many different ones."""
@@ -107,6 +112,8 @@ def encode_pictures(
     all_pictures: Sequence[UInt8[Tensor, "3 m m"]], model: CLIP, resolution: int, device: torch.device, batch_size: int
 ) -> SceneFeatures:
     """Pictures of one size, enlarged to `resolution` for the grids, to the model's own for the embeddings."""
+    check_count("resolution", resolution)
+    check_count("batch_size", batch_size)
     model = model.to(device).eval()
     own_resolution: int = model.visual.input_resolution  # pyright: ignore[reportAssignmentType]
     grids, embeddings = [], []

@@ -16,7 +16,7 @@ from training.captioning.label_files import find_labels, read_labels
 from training.captioning.labels import Labels, make_labels, make_vocabulary
 from training.captioning.scene_features import SceneSet, encode_pictures, scene_features
 from training.data import given
-from utils.errors import check_count
+from utils.errors import UserError, check_count
 from utils.media.pictures import Files, Folder
 from utils.scenes.scenes import Scene
 
@@ -62,7 +62,7 @@ def scenes(
 
     One group has at most 12 words, two have 22, three 31: raise `max_length` with `max_groups`.
     """
-    for key, value in {"count": count, "validation_count": validation_count, "max_groups": max_groups}.items():
+    for key, value in {"count": count, "validation_count": validation_count}.items():
         check_count(key, value)
     pictures = _drawn(
         [
@@ -100,6 +100,14 @@ def photos_and_scenes(
 
     A photo's captions are `templates` with its class. The last `validation_count` of the photos drawn are held out.
     """
+    for key, value in {"photo_count": photo_count, "count": count, "validation_count": validation_count}.items():
+        check_count(key, value)
+    folder = Folder(given("photos_path", photos_path, "a folder or zip with a folder of photos for each class"))
+    if len(names := folder.names()) < photo_count + validation_count:
+        raise UserError(
+            f"photos_path={folder.root}: expected {photo_count} photos and {validation_count} to hold out "
+            f"(caption_data.photo_count, validation_count), found {len(names)}"
+        )
     weights, cache = find_weights(model_name), Path(cache_path).expanduser() if cache_path else None
     pictures = _drawn(
         [
@@ -112,8 +120,7 @@ def photos_and_scenes(
         batch_size=batch_size,
         cache_path=cache,
     )
-    folder = Folder(given("photos_path", photos_path, "a folder or zip with a folder of photos for each class"))
-    order = np.random.default_rng(seed).permutation(len(names := folder.names()))[: photo_count + validation_count]
+    order = np.random.default_rng(seed).permutation(len(names))[: photo_count + validation_count]
     chosen = [names[number] for number in order]
     photos = Files(folder, chosen)
     features = encode_pictures(

@@ -9,11 +9,13 @@ from training.captioning.grammar import GrammarLoss, GrammarTask
 from training.captioning.grammar_data import GrammarData
 from training.distributed import process_group
 from training.fit import Plan, fit
-from utils.errors import UserError
+from utils.errors import UserError, check_number, check_text
 
 
 def train(*, data: GrammarData, model_name: str, plan: Plan, prefix: str = PREFIX, grammar_weight: float = 1.0) -> int:
     """Returns the exit status of `fit`. `model_name` is the model that the image embeddings come from."""
+    check_text("clip_prefix", prefix)
+    check_number("grammar_weight", grammar_weight, least=0)
     with process_group(plan.device) as group:
         torch.manual_seed(plan.seed)
         model = load_model(find_weights(model_name))
