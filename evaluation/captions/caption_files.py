@@ -33,45 +33,56 @@ def read_predictions(path: Path) -> dict[str, str]:
 
     Also a folder that `--config-name caption` wrote: the files' names are the image ids.
     """
-    content: Any = _saved_captions(path) if path.is_dir() else _read_json(path, "predictions", "[{image_id, caption}]")
-    pairs = list(content.items()) if isinstance(content, dict) else None
-    try:
-        pairs = pairs if pairs is not None else [(entry["image_id"], entry["caption"]) for entry in content]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"predictions={path}: expected a list of {{image_id, caption}} ({error!r})") from error
+    pairs = _saved_captions(path) if path.is_dir() else _listed_captions(path)
     for image_id, caption in pairs:
         _check(path, "predictions", image_id, caption)
     counts = Counter(str(image_id) for image_id, _ in pairs)
     twice = [image_id for image_id, count in counts.items() if count > 1]
     if twice:
         raise UserError(
-            f"predictions={path}: {len(twice)} images have several captions, image {twice[0]} "
-            f"{counts[twice[0]]}; expected one each"
+            f"predictions={path}: {len(twice)} image(s) with several captions, image {twice[0]} with "
+            f"{counts[twice[0]]}; expected one each, of one captioner, and no videos"
         )
     if not pairs:
         raise UserError(f"predictions={path}: no captions in it")
     return {str(image_id): caption for image_id, caption in pairs}
 
 
-def _saved_captions(folder: Path) -> dict[str, Any]:
-    captions = {}
+def _listed_captions(path: Path) -> list[tuple[Any, Any]]:
+    content = _read_json(path, "predictions", "[{image_id, caption}]")
+    if isinstance(content, dict):
+        return list(content.items())
+    try:
+        return [(entry["image_id"], entry["caption"]) for entry in content]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"predictions={path}: expected a list of {{image_id, caption}} ({error!r})") from error
+
+
+def _saved_captions(folder: Path) -> list[tuple[str, Any]]:
+    """In all sub folders: two captioners' captions of one image count as several of it."""
+    pairs = []
     for file in sorted(folder.rglob(f"*{PREDICTIONS}")):
         rows: Any = _read_json(file, "predictions", "rows of captions")
-        captions[file.name.removesuffix(PREDICTIONS)] = rows[0]["caption"]
-    return captions
+        if not isinstance(rows, list) or not all(isinstance(row, dict) and "caption" in row for row in rows):
+            raise UserError(f"predictions={file}: expected captions, as --config-name caption saves them")
+        pairs += [(file.name.removesuffix(PREDICTIONS), row["caption"]) for row in rows]
+    return pairs
 
 
 def read_references(path: Path, *, split: str | None = None) -> References:
     """`split` chooses images of Karpathy's json; null takes all. Images without captions are left out."""
+    has_splits = False
     if path.suffix.lower() == ".csv":
         found = _of_files(read_captions_csv(path, key="references", need_ids=False))
     else:
         content = _read_json(path, "references", _REFERENCES)
         if isinstance(content, dict) and "images" in content and "annotations" not in content:
-            listed = read_karpathy(path, key="references")
+            listed, has_splits = read_karpathy(path, key="references"), True
             found = _of_files([image for image in listed if split in (None, image.split)])
         else:
             found = _from_coco_or_plain(path, content)
+    if split and not has_splits:
+        raise UserError(f"split={split}: references={path} has no splits; leave split out, or give Karpathy's json")
     for image_id, captions in found.captions.items():
         for caption in captions:
             _check(path, "references", image_id, caption)
@@ -104,9 +115,12 @@ def _from_coco_or_plain(path: Path, content: Any) -> References:
     try:
         if "annotations" in content:
             return _from_coco(content)
-        captions = {key: [value] if isinstance(value, str) else list(value) for key, value in content.items()}
+        captions = {key: [value] if isinstance(value, str) else value for key, value in content.items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"references={path}: expected {_REFERENCES} ({error!r})") from error
+    for key, texts in captions.items():
+        if not isinstance(texts, list):
+            raise UserError(f"references={path}: expected {_REFERENCES}; image {key} has {texts!r:.60}")
     return References({key: texts for key, texts in captions.items() if texts})
 
 

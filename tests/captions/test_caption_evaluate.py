@@ -140,11 +140,19 @@ def test_a_mistake_is_one_line(folder: Path) -> None:
     assert not (folder / "output").exists()
 
 
+def test_a_prefix_is_a_text(folder: Path) -> None:
+    done = run("caption_metric=clip_s", "clip_prefix=null", "predictions=captions.json", cwd=folder)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: clip_prefix=None: expected a text")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"predictions": None}, r"predictions: expected a json file, \[{image_id, caption}\]"),
         ({"references": None}, "references: expected COCO's or Karpathy's json"),
+        ({"split": "val"}, "split=val: references=.* has no splits; leave split out"),
+        ({"only_predicted": "perhaps"}, "only_predicted=perhaps: expected true or false"),
         ({"references": "nothing.json"}, "references=nothing.json: expected COCO's"),
         ({"predictions": "nothing.json"}, "predictions=nothing.json: expected"),
         ({"caption_metric": {}}, r"caption_metric=\[\]: expected bleu"),
@@ -247,9 +255,9 @@ def test_empty_captions_score_nothing_and_are_counted(folder: Path, caplog: pyte
     [
         (
             [*results(CAPTIONS), *results({"2": "again"})],
-            "1 images have several captions, image 2 2; expected one each",
+            r"1 image\(s\) with several captions, image 2 with 2; expected one each",
         ),
-        ([{"image_id": 1, "caption": "a"}, {"image_id": "1", "caption": "b"}], "1 images have several captions"),
+        ([{"image_id": 1, "caption": "a"}, {"image_id": "1", "caption": "b"}], r"1 image\(s\) with several captions"),
         ([{"image_id": 1, "caption": 5}], "the caption of image 1 is 5; expected a text"),
         ([{"image_id": 1, "caption": None}], "the caption of image 1 is None"),
         ([{"image_id": 1.5, "caption": "a"}], r"image_id 1\.5: expected a whole number or a text"),
@@ -277,6 +285,7 @@ def test_predictions_that_cannot_be_scored(predictions: Any, message: str, folde
         ({"images": [{"filename": "a"}]}, "an image lacks sentences, split"),
         ([1], "expected COCO's json"),
         ({"1": 5}, "expected COCO's json"),
+        ({"1": {"caption": "a"}}, "expected COCO's json .* image 1 has {'caption': 'a'}"),
         ({"1": [None]}, "the caption of image 1 is None"),
         ({"1": []}, "no captions in it"),
     ],
@@ -284,6 +293,30 @@ def test_predictions_that_cannot_be_scored(predictions: Any, message: str, folde
 def test_references_that_are_none(references: Any, message: str, folder: Path) -> None:
     with pytest.raises(UserError, match=message):
         evaluated(folder, references=references)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"caption": "a cat"}, {"caption": "a dog"}], r"1 image\(s\) with several captions, image 1 with 2"),
+        ([{"text": "a cat", "probability": 1.0}], "expected captions, as --config-name caption saves them"),
+        ({"caption": "a cat"}, "expected captions, as --config-name caption saves them"),
+        ([], "no captions in it"),
+    ],
+)
+def test_folders_that_hold_no_caption_for_each_image(rows: Any, message: str, tmp_path: Path) -> None:
+    (tmp_path / "1_predictions.json").write_text(json.dumps(rows))
+    with pytest.raises(UserError, match=message):
+        read_predictions(tmp_path)
+
+
+def test_captions_of_two_captioners_are_not_mixed(tmp_path: Path) -> None:
+    for captioner in ("best", "last"):
+        (tmp_path / captioner).mkdir()
+        (tmp_path / captioner / "1_predictions.json").write_text(json.dumps([{"caption": f"a cat, says {captioner}"}]))
+    assert read_predictions(tmp_path / "last") == {"1": "a cat, says last"}
+    with pytest.raises(UserError, match=r"image 1 with 2; expected one each, of one captioner"):
+        read_predictions(tmp_path)
 
 
 def test_missing_images_are_named(folder: Path) -> None:
