@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from utils.errors import MediaError, UserError
 from utils.store.atomic import atomic_write, remove_leftovers
@@ -97,6 +98,20 @@ def test_numpy_on_a_really_full_device(tmp_path: Path) -> None:
             os.dup2(full, file.fileno())
             os.close(full)
             np.save(file, np.zeros(100_000))
+
+    with pytest.raises(UserError, match="disk is full"):
+        save()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux' always full device")
+def test_torch_on_a_really_full_device(tmp_path: Path) -> None:
+    def save() -> None:
+        with atomic_write(tmp_path / "x.pt") as file:
+            full = os.open("/dev/full", os.O_WRONLY)
+            os.dup2(full, file.fileno())
+            os.close(full)
+            torch.save({"weights": torch.zeros(100_000)}, file)
 
     with pytest.raises(UserError, match="disk is full"):
         save()

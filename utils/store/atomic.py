@@ -52,8 +52,10 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         # Other OSErrors of the block can be about other files: they are passed on as they are.
-        if isinstance(error, OSError) and _is_disk_full(error):
-            raise storage_error(path, error) from error
+        # PyTorch answers a failed write with an error of its own, of which the disk's is the context.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if isinstance(cause, OSError) and _is_disk_full(cause):
+            raise storage_error(path, cause) from error
         raise
 
 
