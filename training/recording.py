@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from training.distributed import rank
+from utils.store.atomic import storage_error
 from utils.store.ledger import append_line
 
 
@@ -20,11 +21,14 @@ class Recorder:
         self._started_seconds = time.monotonic()
         self._board = None
         silent = rank() != 0
-        self._bar = tqdm(total=total_steps, initial=first_step, unit=" steps", disable=silent, dynamic_ncols=True)
         if not silent:
             from torch.utils.tensorboard import SummaryWriter  # late: takes seconds
 
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+            try:
+                self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+            except OSError as error:
+                raise storage_error(folder, error) from error
+        self._bar = tqdm(total=total_steps, initial=first_step, unit=" steps", disable=silent, dynamic_ncols=True)
 
     def __enter__(self) -> "Recorder":
         return self

@@ -48,6 +48,12 @@ def test_training(given: str, message: str, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    found = mistake("caption_train", *SCENES, "max_steps=1", "batch_size=6", f"output_path={tmp_path}/run")
+    assert found.startswith(f"{tmp_path}/run: a file or folder of the same name is in the way")
+
+
 def test_weights_of_rewards(tmp_path: Path) -> None:
     given = ("caption_phase=scst", "reward=clips", "reward.weights.clips=much", f"output_path={tmp_path}/run")
     assert mistake("caption_train", *SCENES, *given) == "reward.weights.clips=much: expected a number"
