@@ -7,6 +7,7 @@ import pytest
 from training.captioning.features import as_embedding, as_grid, open_embeddings, open_grids
 from training.captioning.labels import LabelledImage
 from utils.errors import UserError
+from utils.store.record import Record, record_bytes, write_record
 
 IMAGES = [
     LabelledImage("42", "train", "val2014/COCO_val2014_000000000042.jpg"),
@@ -83,8 +84,24 @@ def test_missing_features_are_counted_and_named(tmp_path, open_one, write):
     write(tmp_path, "42", IMAGES[0])
     path = tmp_path / FORMS[write][0]
     more = [LabelledImage(str(number), "train", f"{number}.jpg") for number in range(1000, 1010)]
-    with pytest.raises(UserError, match=r"of 11 of 12 images: 7 or COCO_val2014_000000000007, 1000, .*1003 \.\.\.$"):
+    with pytest.raises(
+        UserError, match=r"of 11 of 12 images: 7 or COCO_val2014_000000000007, 1000, .*1003 \.\.\.; .* like 42"
+    ):
         open_one(path, [*IMAGES, *more])
+
+
+@pytest.mark.parametrize("write", [npz, npy, hdf5_groups])
+def test_what_the_extractor_noted_is_found(tmp_path, write):
+    write(tmp_path, "42", IMAGES[0])
+    record = Record("42", {"model_name": "tiny", "resolution_px": 128}, {}, {})
+    path = tmp_path / FORMS[write][0]
+    assert open_grids(path, IMAGES[:1]).settings("42") == {}
+    if path.is_dir():
+        write_record(tmp_path / "42_meta.json", record)
+    else:
+        with h5py.File(path, "a") as file:
+            file["42"].attrs["record"] = record_bytes(record).decode()
+    assert open_grids(path, IMAGES[:1]).settings("42") == record.settings
 
 
 def test_files_of_the_same_name_in_two_folders_are_kept_apart(tmp_path):

@@ -19,7 +19,7 @@ from tests.training.test_train_clip import assert_same, log, state, stop_after
 from training.captioning.mle import Likelihood
 from training.captioning.rewards import RewardSum
 from training.captioning.scst import SelfCritical
-from training.captioning.train_captioner import train, with_weights
+from training.captioning.train_captioner import as_noted, train, with_weights
 from training.checkpoint import load
 from training.loading import Loading
 from utils.command_line import CONFIGS, prepare
@@ -163,6 +163,16 @@ def test_features_are_told_by_the_hash_of_their_weights():
     assert with_weights({"model_name": "RN50"})["weights_sha256"].startswith("afeb0e10f9e5a86d")
     assert len(with_weights({"model_name": "tiny"})["weights_sha256"]) == 64
     assert with_weights(FEATURES) == FEATURES
+
+
+def test_stored_grids_say_themselves_where_they_come_from():
+    noted = {"model_name": "RN50", "weights_sha256": "0" * 64, "resolution_px": 64, "resize": "crop"}
+    noted |= {"grid": {"pool": 2}, "convert_rgb": "after_resize"}
+    assert as_noted(FEATURES, {}) == FEATURES
+    assert as_noted(FEATURES, noted) == FEATURES | {"resize": "crop", "grid_pool": 2}
+    for other in ({"resolution_px": 448}, {"weights_sha256": "1" * 64}):
+        with pytest.raises(UserError, match="grid_model=tiny grid_resolution=64: the grids are those of RN50"):
+            as_noted(FEATURES, noted | other)
 
 
 def run(job: str, *given: str) -> int:

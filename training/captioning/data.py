@@ -1,10 +1,10 @@
 """What captioners are trained on: grids of images with all their captions, in batches that can be made again."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -129,11 +129,15 @@ class LabelledGrids:
 
 @dataclass(frozen=True)
 class CaptionData:
-    """What is trained on, what is held out, and the words that can be said."""
+    """What is trained on, what is held out, and the words that can be said.
+
+    `grid_settings` is what the extractor noted beside stored grids, {} where nothing is known.
+    """
 
     train: CaptionSource
     validation: CaptionSource
     vocabulary: Vocabulary
+    grid_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def window(rows: np.ndarray, draws: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ CLIP-ViL writes: `<image>.npz` with `feat` (14, 14, c), `<image>.npy` (e,). A di
 
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -17,6 +17,9 @@ from jaxtyping import Float, Float32
 
 from training.captioning.labels import LabelledImage, some
 from utils.errors import UserError
+from utils.store.hdf5 import RECORD
+from utils.store.item_files import META
+from utils.store.record import parse_record, read_record
 
 _HDF5_ENDINGS = (".h5", ".hdf5")
 
@@ -70,7 +73,7 @@ EMBEDDING = Kind(
 )
 
 
-def open_grids(path: Path, images: Iterable[LabelledImage]) -> Grids:
+def open_grids(path: Path, images: Iterable[LabelledImage]) -> "FeatureFolder | FeatureFile":
     """UserError unless all of these images have a grid in this folder or HDF5 file."""
     return _open(path, images, GRID)
 
@@ -98,6 +101,7 @@ class FeatureFolder:
             images,
             lambda name: next((name + ending for ending in (".npz", *kind.endings) if name + ending in there), None),
             f"{root}: no {kind.title} of",
+            there,
         )
 
     def __getitem__(self, image_id: str) -> np.ndarray:
@@ -110,6 +114,13 @@ class FeatureFolder:
                 return self._kind.shaped(content[_key(content.files, self._kind)])
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: not usable as {self._kind.title} ({error})") from error
+
+    def settings(self, image_id: str) -> dict[str, Any]:
+        """What the extractor noted about this image's features (model, pixels ...); {} where another tool made them."""
+        path = self._root / self._files[image_id]
+        ending = next(ending for ending in (".npz", *self._kind.endings) if path.name.endswith(ending))
+        record = read_record(path.with_name(path.name.removesuffix(ending) + META))
+        return record.settings if record else {}
 
 
 class FeatureFile:
@@ -126,6 +137,7 @@ class FeatureFile:
             images,
             lambda name: name if name in there or ("/" in name and name in self._file) else None,
             f"{path}: no {kind.title} of",
+            there,
         )
 
     def __getitem__(self, image_id: str) -> np.ndarray:
@@ -137,6 +149,11 @@ class FeatureFile:
             return self._kind.shaped(node[()])
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise UserError(f"{self._path}, {name}: not usable as {self._kind.title} ({error})") from error
+
+    def settings(self, image_id: str) -> dict[str, Any]:
+        """As those of a folder."""
+        record = parse_record(str(self._file[self._names[image_id]].attrs.get(RECORD, "")))
+        return record.settings if record else {}
 
 
 def _key(keys: Sequence[str], kind: Kind) -> str:
@@ -156,8 +173,10 @@ def _files_below(root: Path, endings: tuple[str, ...]) -> set[str]:
     return found
 
 
-def _located(images: Iterable[LabelledImage], find: Callable[[str], str | None], problem: str) -> Mapping[str, str]:
-    """Image id -> where it is. UserError with the number and the first of those that are nowhere.
+def _located(
+    images: Iterable[LabelledImage], find: Callable[[str], str | None], problem: str, there: Collection[str]
+) -> Mapping[str, str]:
+    """Image id -> where it is. UserError with the number and the first of those that are nowhere, and what is `there`.
 
     The name alone comes last: `train/1.jpg` and `val/1.jpg` have the same. UserError if it is two images' after all.
     """
@@ -171,7 +190,8 @@ def _located(images: Iterable[LabelledImage], find: Callable[[str], str | None],
         else:
             found[image.id] = place
     if missing:
-        raise UserError(f"{problem} {len(missing)} of {len(missing) + len(found)} images: {some(missing)}")
+        example = f"what is there is like {min(there)}" if there else "none is there"
+        raise UserError(f"{problem} {len(missing)} of {len(missing) + len(found)} images: {some(missing)}; {example}")
     owners: dict[str, str] = {}
     for image_id, place in found.items():
         if place in owners:

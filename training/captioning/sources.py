@@ -1,7 +1,7 @@
 """Where a captioner's data comes from: the options of config group `caption_data`. Each is a function."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ def karpathy(
     images = [*train.images, *validation.images]
     grids = open_grids(given("grids_path", grids_path, "a folder or HDF5 file of grid features"), images)
     embeddings = open_embeddings(Path(embeddings_path).expanduser(), images) if embeddings_path else None
-    return _data(train, validation, grids, embeddings, captions_per_image)
+    data = _data(train, validation, grids, embeddings, captions_per_image)
+    return replace(data, grid_settings=grids.settings(images[0].id))
 
 
 def scenes(

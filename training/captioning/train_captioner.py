@@ -26,6 +26,7 @@ from utils.store.plain_json import plain
 from utils.store.provenance import file_sha256
 
 logger = logging.getLogger(__name__)
+USUAL = {"grid_pool": 1, "convert_rgb": "after_resize"}  # of grids that are not described further
 BEST_METRICS = ("cider", "clip_s", "bleu_4", "rouge_l", "loss")
 
 
@@ -51,7 +52,7 @@ def train(
     with process_group(plan.device) as group:
         torch.manual_seed(plan.seed)
         first = next(iter(data.train.in_order(Loading(1))))
-        described = with_weights(features)
+        described = as_noted(with_weights(features), data.grid_settings)
         if start_from:
             model = continued(start_from, data, described)
         elif objective.starts_from_weights:
@@ -86,6 +87,25 @@ def continued(start_from: str, data: CaptionData, features: Mapping[str, Any]) -
     if loaded.features != plain(dict(features)):
         raise UserError(f"start_from={path}: trained on features {loaded.features}, here they are {dict(features)}")
     return loaded.model
+
+
+def as_noted(features: Mapping[str, Any], noted: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of the grids, with what the extractor noted about their pixels. Captions would look at others.
+
+    UserError where model or resolution are not those that were noted.
+    """
+    if "weights_sha256" not in noted:
+        return dict(features)
+    found = (noted["weights_sha256"], noted["resolution_px"])
+    if found != (features["weights_sha256"], features["resolution"]):
+        raise UserError(
+            f"grid_model={features['model_name']} grid_resolution={features['resolution']}: the grids are those of "
+            f"{noted['model_name']} (SHA-256 {noted['weights_sha256']:.8} ...) at {noted['resolution_px']} pixels, as "
+            "their files say; give grid_model and grid_resolution so"
+        )
+    seen = {"grid_pool": noted["grid"]["pool"], "convert_rgb": noted["convert_rgb"]}
+    unusual = {key: value for key, value in seen.items() if value != USUAL[key]}
+    return dict(features) | {"resize": noted["resize"]} | unusual
 
 
 def with_weights(features: Mapping[str, Any]) -> dict[str, Any]:
