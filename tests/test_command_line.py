@@ -159,6 +159,8 @@ def test_what_names_no_file_is_read_by_hydra_then_as_yaml(value: str, meant: Any
         ("[[a, b], 'x = y' z]", "[[a, b], 'x = y' z]"),
         ("['100 % = all', 'a, b']", ["100 % = all", "a, b"]),
         ("a dog = a friend", "a dog = a friend"),
+        ("a photo of ", "a photo of "),
+        (" null ", None),
         ("[yes = no, 007 = bond]", ["yes = no", "007 = bond"]),
     ],
 )

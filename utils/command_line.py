@@ -115,6 +115,8 @@ def _value_for_hydra(argument: str, key: str, value: str, many_runs: bool) -> st
     scalars = parsed if isinstance(parsed, list) else [parsed]
     if names_files and any(isinstance(scalar, int | float) for scalar in scalars):
         return _from_yaml(key, value)  # 007 is a name here
+    if isinstance(parsed, str) and parsed != value and parsed == value.strip():
+        return quoted(value)  # the space behind "a photo of " belongs to it
     return value
 
 
