@@ -27,12 +27,12 @@ class LoadedCaptioner:
     features: dict[str, Any]
 
 
-def find_captioner(name: str) -> Path:
-    """The checkpoint behind `caption_model=`: `tiny` (embedded), or a path."""
+def find_captioner(name: str, *, key: str = "caption_model") -> Path:
+    """The checkpoint that option `key` names: `tiny` (embedded), or a path."""
     path = EMBEDDED.get(name, Path(name).expanduser())
     if not path.is_file():
         raise UserError(
-            f"caption_model={name}: neither an embedded captioner nor the path of a checkpoint; "
+            f"{key}={name}: neither an embedded captioner nor the path of a checkpoint; "
             f"{did_you_mean(name, EMBEDDED)}Embedded: {', '.join(EMBEDDED)}"
         )
     return path
@@ -84,7 +84,10 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever unpickling finds wrong with a file
-        raise UserError(f"{path}: not a readable checkpoint ({_first_line(error)})") from error
+        raise UserError(
+            f"{path}: not a readable checkpoint ({type(error).__name__}); expected captioner.pt, best.pt or last.pt of "
+            "--config-name caption_train"
+        ) from error
     missing = [key for key in KEYS if key not in (content if isinstance(content, dict) else ())]
     if missing:
         raise UserError(f"{path}: not a captioner, it lacks {', '.join(missing)}; perhaps a CLIP model's checkpoint")

@@ -94,7 +94,7 @@ def test_features_that_are_no_plain_values_are_refused(tmp_path):
         ({"arguments": tiny_captioner().arguments | {"hidden": 64}}, "parts do not fit .*size mismatch"),
         ({"arguments": {"vocab_size": 7}}, "parts do not fit .*Missing key"),
         ({"arguments": {"vocab_size": 7, "layer_norm": "batch"}}, "layer_norm=batch"),
-        ({"arguments": {"vocab_size": 7, "heads": 7}}, "not a multiple of its 7 heads"),
+        ({"arguments": {"vocab_size": 7, "heads": 7}}, "expected a multiple of heads=7"),
         ({"arguments": []}, "parts do not fit"),
         ({"captioner": {}}, "parts do not fit .*Missing key"),
     ],

@@ -158,6 +158,19 @@ def test_greedy_captions_are_without_dropout_and_training_goes_on_with_it():
     assert model.training
 
 
+@pytest.mark.parametrize("compat", [False, True])
+def test_unk_is_said_only_where_the_original_says_it(compat):
+    """To a captioner that likes UNK best, "says UNK" pays with the original's rule alone."""
+    vocabulary = Vocabulary(["red", "UNK"])
+    model = Captioner(vocab_size=2, grid_width=4, width=8, layers=1, heads=2, hidden=8, max_words=8)
+    torch.nn.init.zeros_(model.output.weight)
+    torch.nn.init.constant_(model.output.bias[2:], 20.0)
+    own = objective(upstream_compat=compat)
+    for decoding in (own._sampling, own._greedy):
+        decoded = decode(model, torch.zeros(1, 3, 4), decoding, vocabulary)
+        assert bool((decoded.tokens == vocabulary.unknown_id).any()) == compat
+
+
 def test_wrong_options_are_answered_in_one_line():
     with pytest.raises(UserError, match="baseline=none"):
         objective(baseline="none")

@@ -140,7 +140,7 @@ def test_what_does_not_fit_is_answered_in_one_line(tmp_path, mle):
     scst = {"objective": self_critical()}
     for changed, message in (
         (scst, "start_from: expected the captioner of a first phase"),
-        (scst | {"start_from": "nowhere.pt"}, "nowhere.pt"),
+        (scst | {"start_from": "nowhere.pt"}, "start_from=nowhere.pt: neither"),
         (scst | {"start_from": str(mle), "features": FEATURES | {"resolution": 128}}, "trained on features"),
         ({"best_metric": "ciderr"}, "best_metric=ciderr: did you mean cider"),
         ({"decoding": Decoding(max_words=20)}, "max_words=20"),
@@ -216,6 +216,16 @@ def test_phases_have_their_own_defaults():
     assert (second.optimizer.lr, list(second.optimizer.betas), second.max_norm) == (5e-6, [0.9, 0.999], 0.1)
     assert (first.epochs, second.epochs, second.batch_size, second.samples_per_image) == (15, 25, 160, 5)
     assert (given.optimizer.lr, given.epochs) == (1e-4, 3)
+
+
+def test_upstream_compat_lets_samples_and_greedy_captions_say_unk():
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        ours, theirs = (
+            compose("caption_train", ["caption_phase=scst", f"upstream_compat='{compat}'"])
+            for compat in ("false", "true")
+        )
+        assert (ours.job.objective.upstream_compat, theirs.job.objective.upstream_compat) == (False, True)
+        assert theirs.job.decoding.upstream_compat
 
 
 TWO_PROCESSES = """

@@ -4,6 +4,7 @@ Papers: Rennie et al. 2017; Cho et al. 2022, section 3.2. The original goes on f
 and its Adam moments; here only the weights are taken over, the optimizer is fresh and epochs count from 0.
 """
 
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -31,21 +32,27 @@ class SelfCritical:
     """Policy gradient over `samples_per_image` sampled captions.
 
     The baseline of a sample is the reward of the same image's greedy caption, without dropout, or the mean reward of
-    the image's other samples.
+    the image's other samples. `upstream_compat`: captions may say UNK, as in the original.
     """
 
     starts_from_weights = True
 
     def __init__(
-        self, *, reward: RewardSum, baseline: Baseline = "greedy", samples_per_image: int = 5, max_words: int = 20
+        self,
+        *,
+        reward: RewardSum,
+        baseline: Baseline = "greedy",
+        samples_per_image: int = 5,
+        max_words: int = 20,
+        upstream_compat: bool = False,
     ) -> None:
         check_option("baseline", baseline, get_args(Baseline))
         check_count("samples_per_image", samples_per_image)
         if baseline == "leave_one_out" and samples_per_image < 2:
             raise UserError("baseline=leave_one_out: expected samples_per_image=2 or more, found 1")
         self.reward, self.baseline = reward, baseline
-        self._sampling = Decoding(method="sample", samples_per_image=samples_per_image, max_words=max_words)
-        self._greedy = Decoding(method="greedy", max_words=max_words)
+        self._greedy = Decoding(method="greedy", max_words=max_words, upstream_compat=upstream_compat)
+        self._sampling = replace(self._greedy, method="sample", samples_per_image=samples_per_image)
         self._vocabulary: Vocabulary | None = None
         self.settings: dict[str, Any] = {
             "objective": "self-critical",

@@ -77,7 +77,7 @@ def train(
 
 def continued(start_from: str, data: CaptionData, features: Mapping[str, Any]) -> Captioner:
     """Its weights alone: not its optimizer, not its epochs. UserError unless it has the same words and features."""
-    path = find_captioner(start_from)
+    path = find_captioner(start_from, key="start_from")
     loaded: LoadedCaptioner = load_captioner(path)
     if list(loaded.vocabulary.words) != list(data.vocabulary.words):
         raise UserError(
