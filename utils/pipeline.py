@@ -72,7 +72,9 @@ def extract(
     """
     handlers = list(on_extraction.values()) if isinstance(on_extraction, dict) else list(on_extraction)
     if not handlers:
-        raise UserError("on_extraction=[]: expected print, save_numpy or another of this group, or a list of them")
+        raise UserError(
+            "on_extraction=[] (captions: on_caption=[]): expected print or another of this group, or a list of them"
+        )
     saves = any(handler.saves for handler in handlers)
     streams = {kind: extractor.streams[kind] for kind in inputs.items}
     settings = {kind: {"folder": stream.folder, **stream.settings} for kind, stream in streams.items()}

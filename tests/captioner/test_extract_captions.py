@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
+from hydra.utils import call
 from shared_data import ROOT
 from tiny_clip import TINY_RESNET, tiny_model
 
@@ -16,7 +19,8 @@ from models.captioner.checkpoint import save_captioner
 from models.captioner.extract_captions import ExtractCaptions
 from models.captioner.options import Decoding
 from models.clip.encoder import Encoder
-from utils.errors import UserError
+from utils.command_line import CONFIGS, prepare
+from utils.errors import UserError, user_error_in
 from utils.inputs import find_inputs
 from utils.pipeline import extract
 from utils.store.captions import PrintCaptions, SaveCaptions, web_vtt
@@ -148,3 +152,19 @@ def test_subtitles() -> None:
         "01:00:00.000 --> 01:01:01.001\nx --&gt; &lt;b&gt; &amp; y\n\n"
         "01:01:01.001 --> 01:01:01.501\n-\n"
     )
+
+
+def test_hours_of_subtitles_go_on_behind_a_day() -> None:
+    times = np.array([90_061_002.0])
+    features = Features(
+        Item(Path("v.mp4"), "v"), "captions/x", {"timestamps_ms": times}, {}, {}, [{"caption": "a cat"}]
+    )
+    assert web_vtt(features) == "WEBVTT\n\n25:01:01.002 --> 25:01:02.002\na cat\n"
+
+
+def test_no_handler_is_answered_in_one_line() -> None:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("caption", prepare(["--config-name", "caption", f"image_paths={PHOTO}", "on_caption=[]"])[2:])
+    with pytest.raises(InstantiationException) as caught:
+        call(config.job, _convert_="all")
+    assert "on_caption=[]" in str(user_error_in(caught.value))

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,10 +34,9 @@ def read_annotations(path: Path) -> list[AnnotatedImage]:
     images = _read_csv(path) if path.suffix.lower() == ".csv" else _read_karpathy(path)
     if not images:
         raise UserError(f"annotations={path}: no images in it")
-    numbers = [image.id for image in images]
-    if len(set(numbers)) < len(numbers):
-        twice = next(number for number in numbers if numbers.count(number) > 1)
-        raise UserError(f"annotations={path}: the id {twice} stands for several images; ids must differ")
+    (number, count), *_ = Counter(image.id for image in images).most_common(1)
+    if count > 1:
+        raise UserError(f"annotations={path}: the id {number} stands for several images; ids must differ")
     return images
 
 

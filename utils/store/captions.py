@@ -2,7 +2,6 @@
 
 import itertools
 import sys
-from datetime import timedelta
 from typing import Any
 
 from tqdm import tqdm
@@ -65,10 +64,11 @@ def web_vtt(features: Features) -> str:
 
 
 def _clock(milliseconds: float) -> str:
-    """`00:01:02.040`"""
-    whole = round(milliseconds)
-    seconds, rest = divmod(whole, 1000)
-    return f"{str(timedelta(seconds=seconds)).rjust(8, '0')}.{rest:03}"
+    """`00:01:02.040`; hours go on behind 23, days are unknown to subtitles."""
+    seconds, rest = divmod(round(milliseconds), 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{seconds:02}.{rest:03}"
 
 
 def _escaped(text: str) -> str:
