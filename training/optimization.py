@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from utils.errors import UserError
+from utils.errors import UserError, check_number
 
 
 def parameter_groups(
@@ -61,6 +61,7 @@ def adamw(
     towers: Mapping[str, Mapping[str, float]] | None = None,
 ) -> torch.optim.AdamW:
     """Decoupled weight decay; the defaults are the CLIP paper's for vision transformers."""
+    check_number("optimizer.lr", lr, least=0)
     groups = parameter_groups(parameters, weight_decay=weight_decay, towers=towers)
     return torch.optim.AdamW(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True)
 
@@ -74,6 +75,7 @@ def adam(
     towers: Mapping[str, Mapping[str, float]] | None = None,
 ) -> torch.optim.Adam:
     """Adam without weight decay, as captioners are trained."""
+    check_number("optimizer.lr", lr, least=0)
     groups = parameter_groups(parameters, weight_decay=0.0, towers=towers)
     return torch.optim.Adam(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True)
 

@@ -204,7 +204,12 @@ def test_every_reward_runs_from_the_command_line(scenes, reward):
     given += [f"grammar_path={folder}/grammar/grammar.pt", f"output_path={folder}/{reward}"]
     assert run("caption_train", *data, *given) == 0
     assert load_captioner(folder / reward / "captioner.pt").features["resolution"] == 64
-    assert log(folder / reward)[0]["held_out/clip_s"] >= 0
+    line = log(folder / reward)[0]
+    assert line["held_out/clip_s"] >= 0
+    parts = [reward] if reward == "ref_clips" else reward.split("_")
+    assert {key for key in line if "reward" in key} == {f"held_out/reward_{part}" for part in parts}
+    if reward == "clips":  # the same model and the same captions
+        assert line["held_out/reward_clips"] == line["held_out/clip_s"]
 
 
 def test_phases_have_their_own_defaults():

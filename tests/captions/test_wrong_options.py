@@ -41,6 +41,7 @@ def mistake(job: str, *given: str) -> str:
         ("caption_data.resolution=0", "resolution=0: expected a whole number, 1 or more"),
         ("caption_data.batch_size=0", "batch_size=0: expected a whole number, 1 or more"),
         ("clip_prefix=null", "clip_prefix=None: expected a text"),
+        ("optimizer.lr=fast", "optimizer.lr=fast: expected a number"),
     ],
 )
 def test_training(given: str, message: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 Paper: Cho et al. 2022, section 3.1. The divisor is the number of words of the whole batch, of all processes.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from models.captioner.model import Captioner
 from training.agreement import sum_of_all
 from training.captioning.data import CaptionBatch, CaptionData
 from training.captioning.parts import parts
+from training.captioning.rewards import Reward
 from training.compute import Compute
 from training.distributed import world_size
 from training.task import Values
@@ -27,6 +29,7 @@ class Likelihood:
     """
 
     starts_from_weights = False
+    rewards: Mapping[str, Reward] = {}
 
     def __init__(self, *, label_smoothing: float = 0.0) -> None:
         check_number("label_smoothing", label_smoothing, least=0, most=1)

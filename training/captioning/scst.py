@@ -50,7 +50,7 @@ class SelfCritical:
         check_count("samples_per_image", samples_per_image)
         if baseline == "leave_one_out" and samples_per_image < 2:
             raise UserError("baseline=leave_one_out: expected samples_per_image=2 or more, found 1")
-        self.reward, self.baseline = reward, baseline
+        self.reward, self.rewards, self.baseline = reward, reward.rewards, baseline
         self._greedy = Decoding(method="greedy", max_words=max_words, upstream_compat=upstream_compat)
         self._sampling = replace(self._greedy, method="sample", samples_per_image=samples_per_image)
         self._vocabulary: Vocabulary | None = None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from models.captioner.checkpoint import describe, save_captioner
 from models.captioner.model import Captioner
 from training.captioning.data import CaptionBatch, CaptionData
+from training.captioning.rewards import Reward
 from training.captioning.validation import CaptionValidation
 from training.compute import Compute
 from training.loading import Loading
@@ -24,6 +25,7 @@ class Objective(Protocol):
 
     starts_from_weights: bool  # of a captioner that was trained before
     settings: dict[str, Any]
+    rewards: Mapping[str, Reward]  # what validation reports besides its metrics, as `reward_<name>`
 
     def prepare(self, data: CaptionData, device: torch.device) -> None:
         """Called once, before the first step."""

@@ -14,7 +14,7 @@ from models.captioner.options import Decoding
 from models.clip.layouts import weights_file
 from models.clip.weights import URLS, find_weights
 from training.captioning.data import CaptionData
-from training.captioning.rewards import ClipSReward
+from training.captioning.rewards import ClipSReward, Reward
 from training.captioning.task import CaptionerTask, Objective
 from training.captioning.validation import CaptionValidation
 from training.distributed import process_group
@@ -63,13 +63,13 @@ def train(
             model = captioner(vocab_size=len(data.vocabulary), grid_width=first.grids.shape[2])
             model.initialize()
         objective.prepare(data, group.device)
-        judge = None
+        judges: dict[str, Reward] = {f"reward_{name}": reward for name, reward in objective.rewards.items()}
         if first.embeddings is None:
             logger.info("no image embeddings: validation without CLIP-S")
         else:
-            judge = clip_s()
-            judge.prepare(data.train, group.device)
-        validation = CaptionValidation(data.validation, data.vocabulary, decoding or Decoding(), judge, metrics)
+            judges["clip_s"] = clip_s()
+            judges["clip_s"].prepare(data.train, group.device)
+        validation = CaptionValidation(data.validation, data.vocabulary, decoding or Decoding(), judges, metrics)
         goal = Goal(f"held_out/{best_metric}", highest=best_metric != "loss")
         task = CaptionerTask(model.to(group.device), objective, data, validation, described, goal)
         return fit(task, plan, group)

@@ -1,7 +1,7 @@
 """How good a captioner is on held-out images: greedy captions against references and images."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -15,7 +15,7 @@ from training.agreement import from_all
 from training.captioning.data import CaptionBatch, CaptionSource
 from training.captioning.mle import summed_loss
 from training.captioning.parts import parts
-from training.captioning.rewards import ClipSReward, RewardImages
+from training.captioning.rewards import Reward, RewardImages
 from training.compute import Compute
 from training.loading import Loading
 
@@ -26,19 +26,19 @@ class Judged:
 
     captions: dict[str, str]  # by image id
     references: dict[str, list[str]]
-    clip_s: list[float]
+    judged: dict[str, list[float]]  # by judge, a value an image
     loss: float  # summed over the words
     words: float
 
 
 @dataclass(frozen=True)
 class CaptionValidation:
-    """`loss` a word, the metrics of `score_captions`, and CLIP-S by the original model, where there are embeddings."""
+    """`loss` a word, the metrics of `score_captions`, and the means of `judges` by their names."""
 
     source: CaptionSource
     vocabulary: Vocabulary
     decoding: Decoding
-    clip_s: ClipSReward | None = None
+    judges: Mapping[str, Reward] = field(default_factory=dict)
     metrics: Mapping[str, CaptionMetric] | None = None
 
     @torch.no_grad()
@@ -50,13 +50,14 @@ class CaptionValidation:
         references = {image_id: own for share in shares for image_id, own in share.references.items()}
         found = {"loss": sum(share.loss for share in shares) / sum(share.words for share in shares)}
         found |= score_captions(captions, references, metrics=self.metrics)
-        clip_s = [value for share in shares for value in share.clip_s]
-        if clip_s:
-            found["clip_s"] = sum(clip_s) / len(clip_s)
+        for name in self.judges:
+            values = [value for share in shares for value in share.judged[name]]
+            found[name] = sum(values) / len(values)
         return found
 
     def _own_share(self, model: Captioner, compute: Compute, loading: Loading) -> Judged:
-        captions, references, clip_s, loss, words = {}, {}, [], 0.0, 0.0
+        captions, references, loss, words = {}, {}, 0.0, 0.0
+        judged: dict[str, list[float]] = {name: [] for name in self.judges}
         for batch in self.source.in_order(loading):
             (batch,) = parts(batch, 1, compute.device)
             loss += float(summed_loss(model, batch, compute))
@@ -65,9 +66,9 @@ class CaptionValidation:
             captions |= zip(batch.image_ids, sentences, strict=True)
             spoken = [[" ".join(reference) for reference in own] for own in batch.references]
             references |= zip(batch.image_ids, spoken, strict=True)
-            if self.clip_s is not None:
-                clip_s += self.clip_s(RewardImages.of(batch), sentences).tolist()
-        return Judged(captions, references, clip_s, loss, words)
+            for name, judge in self.judges.items():
+                judged[name] += judge(RewardImages.of(batch), sentences).tolist()
+        return Judged(captions, references, judged, loss, words)
 
     def captions_of(self, model: Captioner, batch: CaptionBatch, compute: Compute) -> list[str]:
         with compute.autocast():
