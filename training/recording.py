@@ -1,20 +1,25 @@
 """What a run says while it goes: the bar, TensorBoard, and `log.jsonl`, one line an epoch."""
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from torch import Tensor
 from tqdm import tqdm
 
 from training.distributed import rank
+from utils.errors import UserError
 from utils.store.atomic import storage_error
 from utils.store.ledger import append_line
 
 
 class Recorder:
-    """Curves are over the global step; a resumed run goes on in the same files. Only the first process records."""
+    """Curves are over the global step; a resumed run goes on in the same files. Only the first process records.
+
+    UserError where another run records in the folder: two would overwrite each other's checkpoints.
+    """
 
     def __init__(self, folder: Path, total_steps: int, *, first_step: int, batch_size: int) -> None:
         self._log, self._first_step, self._batch_size = folder / "log.jsonl", first_step, batch_size
@@ -25,6 +30,8 @@ class Recorder:
             from torch.utils.tensorboard import SummaryWriter  # late: takes seconds
 
             try:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._lock = _only_one_in(folder)
                 self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
             except OSError as error:
                 raise storage_error(folder, error) from error
@@ -37,6 +44,7 @@ class Recorder:
         self._bar.close()
         if self._board:
             self._board.close()
+            self._lock.close()
 
     def step(self, number: int, values: Mapping[str, float | Tensor], rates: Mapping[str, float]) -> None:
         """After step `number` (1 = the first), which had these learning rates."""
@@ -68,3 +76,21 @@ class Recorder:
         assert self._board is not None
         for key, value in values.items():
             self._board.add_scalar(key, value, number)
+
+
+def _only_one_in(folder: Path) -> IO[bytes]:
+    """Holds the folder until the file is closed, or the process ends in whatever way."""
+    lock = (folder / ".running").open("ab")
+    if os.name == "posix":
+        import fcntl
+
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise UserError(
+                f"{folder}: another process trains into this folder: wait for its end, or change output_path"
+            ) from None
+        except OSError:  # a disk without locks: nobody is kept out
+            pass
+    return lock

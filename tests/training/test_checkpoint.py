@@ -15,6 +15,7 @@ from models.clip.towers import describe
 from models.clip.weights import load_model
 from training.checkpoint import load, save
 from training.contrastive import export
+from training.recording import Recorder
 from utils.command_line import CONFIGS
 from utils.errors import UserError
 
@@ -97,3 +98,10 @@ def test_what_shapes_do_not_tell_is_exported_with_them(model, tmp_path):
     loaded = load_model(tmp_path / "model.pt")
     assert describe(loaded) == describe(model)
     assert all(torch.equal(loaded.state_dict()[key], value) for key, value in model.state_dict().items())
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    with Recorder(tmp_path, 1, first_step=0, batch_size=1), pytest.raises(UserError, match="another process trains"):
+        Recorder(tmp_path, 1, first_step=0, batch_size=1)
+    with Recorder(tmp_path, 1, first_step=0, batch_size=1):
+        pass
