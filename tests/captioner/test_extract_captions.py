@@ -16,6 +16,7 @@ from tiny_clip import TINY_RESNET, tiny_model
 
 from models.captioner import Captioner, Vocabulary
 from models.captioner.checkpoint import save_captioner
+from models.captioner.decoding import decode
 from models.captioner.extract_captions import ExtractCaptions
 from models.captioner.options import Decoding
 from models.clip.encoder import Encoder
@@ -126,6 +127,25 @@ def test_clip_s_is_that_of_the_score_model(captioner: Path, tiny: Path, tmp_path
 def test_features_of_other_weights_are_refused(captioner: Path, tiny: Path) -> None:
     with pytest.raises(UserError, match=r"trained on features of .* with SHA-256"):
         ExtractCaptions(captioner=str(captioner), model_name=str(tiny), device="cpu")
+
+
+def test_grids_are_pooled_as_the_captioner_says(
+    captioner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pooled = tmp_path / "pooled.pt"
+    content = torch.load(captioner, weights_only=True)
+    torch.save(content | {"features": content["features"] | {"grid_pool": 2}}, pooled)
+    tokens = []
+
+    def spy(model: Captioner, grid: torch.Tensor, *given: Any) -> Any:
+        tokens.append(grid.shape[1])
+        return decode(model, grid, *given)
+
+    monkeypatch.setattr("models.captioner.extract_captions.decode", spy)
+    for model in (captioner, pooled):
+        assert run(model, tmp_path, [PrintCaptions()], extraction_total=1) == 0
+    assert set(tokens[: len(tokens) // 2]) == {16}  # 4 x 4 of 128 pixels
+    assert set(tokens[len(tokens) // 2 :]) == {4}
 
 
 @pytest.mark.parametrize(
