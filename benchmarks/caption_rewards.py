@@ -166,7 +166,7 @@ def sheet(captions: dict[str, list[str]], seed: int, number: int = 8) -> Image.I
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--steps", type=int, default=480)
     parser.add_argument("--lr", default="1e-4")
     parser.add_argument("--mle-epochs", type=int, default=8)
