@@ -76,6 +76,14 @@ def test_captions_of_a_photo_and_a_video(captioner: Path, tmp_path: Path, capsys
     check_vtt((home / "v_GGSY1Qvo990.vtt").read_text(), rows, end_seconds=8)
 
 
+def test_the_embedded_captioner_sees_the_cat(tmp_path: Path) -> None:
+    """The photo and the first four seconds of the video show one."""
+    assert run(Path("tiny"), tmp_path, [SaveCaptions(tmp_path)], extraction_fps=1) == 0
+    home = tmp_path / "captions" / "tiny"
+    assert "cat" in (home / "cat.txt").read_text().split()
+    assert all("cat" in caption.split() for caption in (home / "v_GGSY1Qvo990.txt").read_text().splitlines()[:4])
+
+
 def check_vtt(text: str, rows: list[dict[str, Any]], end_seconds: float) -> None:
     """Cues follow one another without a gap, each with the caption of its rows."""
     header, *cues = text.strip().split("\n\n")
