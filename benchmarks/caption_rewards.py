@@ -110,6 +110,9 @@ def measure(runs: dict[str, Path], grammar: Path, data: CaptionData) -> tuple[di
         numbers[name] = {key: float(reward(images, drawn).mean()) for key, reward in rewards.items()}
         captions[name] = captions_of(folder, whole.grids, Decoding())
         scores = score_captions(dict(enumerate(captions[name])), references)
+        beams = captions_of(folder, whole.grids, Decoding("beam"))
+        numbers[name]["cider of greedy captions"] = float(scores["cider"])
+        numbers[name]["cider of five beams"] = float(score_captions(dict(enumerate(beams)), references)["cider"])
         numbers[name] |= {key: float(scores[key]) for key in SHOWN_METRICS}
     return numbers, captions
 

@@ -10,10 +10,8 @@ from utils.media.texts import find_texts
 from utils.types import Item
 
 Paths = str | os.PathLike[str] | list[str] | None
-KEYS = (
-    *("video_paths", "file_with_video_paths", "image_paths", "file_with_image_paths"),
-    *("texts", "file_with_texts", "annotations"),
-)
+PICTURE_KEYS = ("video_paths", "file_with_video_paths", "image_paths", "file_with_image_paths")
+TEXT_KEYS = ("texts", "file_with_texts", "annotations")
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,10 @@ def find_inputs(
     if all(given is None for given in (video_paths, file_with_video_paths, image_paths, file_with_image_paths)) and all(
         given is None for given in (texts, file_with_texts, annotations)
     ):
-        raise UserError(f"nothing to work on: expected at least one of {', '.join(KEYS)}")
+        raise UserError(
+            f"nothing to work on: expected at least one of {', '.join(PICTURE_KEYS)} "
+            f"(for features also {', '.join(TEXT_KEYS)})"
+        )
     videos, images = find_media(
         video_paths=video_paths,
         file_with_video_paths=file_with_video_paths,

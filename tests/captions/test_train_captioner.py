@@ -19,7 +19,7 @@ from tests.training.test_train_clip import assert_same, log, state, stop_after
 from training.captioning.mle import Likelihood
 from training.captioning.rewards import RewardSum
 from training.captioning.scst import SelfCritical
-from training.captioning.train_captioner import as_noted, train, with_weights
+from training.captioning.train_captioner import as_noted, check_embeddings, train, with_weights
 from training.checkpoint import load
 from training.loading import Loading
 from utils.command_line import CONFIGS, prepare
@@ -28,6 +28,8 @@ from utils.errors import UserError
 
 class FakeClipS:
     """As many points as words."""
+
+    model_name = "tiny"
 
     def prepare(self, source, device) -> None:
         pass
@@ -173,6 +175,13 @@ def test_stored_grids_say_themselves_where_they_come_from():
     for other in ({"resolution_px": 448}, {"weights_sha256": "1" * 64}):
         with pytest.raises(UserError, match="grid_model=tiny grid_resolution=64: the grids are those of RN50"):
             as_noted(FEATURES, noted | other)
+
+
+def test_embeddings_of_another_model_are_refused():
+    check_embeddings("tiny", {})
+    check_embeddings("tiny", {"weights_sha256": with_weights({"model_name": "tiny"})["weights_sha256"]})
+    with pytest.raises(UserError, match="reward_model=tiny: the embeddings are of ViT-B/32"):
+        check_embeddings("tiny", {"weights_sha256": "0" * 64, "model_name": "ViT-B/32"})
 
 
 def run(job: str, *given: str) -> int:

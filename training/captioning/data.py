@@ -131,13 +131,14 @@ class LabelledGrids:
 class CaptionData:
     """What is trained on, what is held out, and the words that can be said.
 
-    `grid_settings` is what the extractor noted beside stored grids, {} where nothing is known.
+    `grid_settings` and `embedding_settings` are what the extractor noted beside them, {} where nothing is known.
     """
 
     train: CaptionSource
     validation: CaptionSource
     vocabulary: Vocabulary
     grid_settings: Mapping[str, Any] = field(default_factory=dict)
+    embedding_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def window(rows: np.ndarray, draws: np.ndarray) -> np.ndarray:

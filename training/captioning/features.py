@@ -78,7 +78,7 @@ def open_grids(path: Path, images: Iterable[LabelledImage]) -> "FeatureFolder | 
     return _open(path, images, GRID)
 
 
-def open_embeddings(path: Path, images: Iterable[LabelledImage]) -> Embeddings:
+def open_embeddings(path: Path, images: Iterable[LabelledImage]) -> "FeatureFolder | FeatureFile":
     """UserError unless all of these images have an embedding in this folder or HDF5 file."""
     return _open(path, images, EMBEDDING)
 

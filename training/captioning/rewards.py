@@ -135,7 +135,7 @@ class ClipSReward:
     """
 
     def __init__(self, *, model_name: str, prefix: str = PREFIX) -> None:
-        self._name = model_name
+        self.model_name = model_name
         self._text = frozen_text(model_name, prefix)
 
     def prepare(self, source: CaptionSource, device: torch.device) -> None:
@@ -143,7 +143,7 @@ class ClipSReward:
 
     def __call__(self, images: RewardImages, captions: list[str]) -> Float[Tensor, " b"]:
         image, text = images.need_embeddings(), self._text.embeddings(captions)
-        check_width(image, text, self._name)
+        check_width(image, text, self.model_name)
         return torch.from_numpy(clip_s(image, text))
 
 

@@ -40,7 +40,8 @@ def karpathy(
     grids = open_grids(given("grids_path", grids_path, "a folder or HDF5 file of grid features"), images)
     embeddings = open_embeddings(Path(embeddings_path).expanduser(), images) if embeddings_path else None
     data = _data(train, validation, grids, embeddings, captions_per_image)
-    return replace(data, grid_settings=grids.settings(images[0].id))
+    noted = {} if embeddings is None else embeddings.settings(images[0].id)
+    return replace(data, grid_settings=grids.settings(images[0].id), embedding_settings=noted)
 
 
 def scenes(

@@ -67,8 +67,10 @@ def train(
         if first.embeddings is None:
             logger.info("no image embeddings: validation without CLIP-S")
         else:
-            judges["clip_s"] = clip_s()
-            judges["clip_s"].prepare(data.train, group.device)
+            judge = clip_s()
+            check_embeddings(judge.model_name, data.embedding_settings)
+            judge.prepare(data.train, group.device)
+            judges["clip_s"] = judge
         validation = CaptionValidation(data.validation, data.vocabulary, decoding or Decoding(), judges, metrics)
         goal = Goal(f"held_out/{best_metric}", highest=best_metric != "loss")
         task = CaptionerTask(model.to(group.device), objective, data, validation, described, goal)
@@ -106,6 +108,16 @@ def as_noted(features: Mapping[str, Any], noted: Mapping[str, Any]) -> dict[str,
     seen = {"grid_pool": noted["grid"]["pool"], "convert_rgb": noted["convert_rgb"]}
     unusual = {key: value for key, value in seen.items() if value != USUAL[key]}
     return dict(features) | {"resize": noted["resize"]} | unusual
+
+
+def check_embeddings(model_name: str, noted: Mapping[str, Any]) -> None:
+    """UserError where the embeddings were noted to be another model's: their products with its texts mean nothing."""
+    found = noted.get("weights_sha256")
+    if found and found != file_sha256(weights_file(find_weights(model_name))):
+        raise UserError(
+            f"reward_model={model_name}: the embeddings are of {noted.get('model_name')} (SHA-256 {found:.8} ...) "
+            "as their files say; give reward_model so, or the embeddings of this model as embeddings_path"
+        )
 
 
 def with_weights(features: Mapping[str, Any]) -> dict[str, Any]:
