@@ -23,6 +23,7 @@ from utils.types import Handler, Item
 
 OnError = Literal["skip", "partial", "raise"]
 Feature = Literal["global", "grid"]
+GridDtype = Literal["float32", "float16"]
 TextOverflow = Literal["error", "truncate"]
 
 
@@ -43,6 +44,7 @@ class Extractor:
         batch_size: int = 32,
         features: Feature | Sequence[Feature] = "global",
         grid_pool: int = 1,
+        grid_dtype: GridDtype = "float32",
         preset: dict[str, Any] | None = None,
         extraction_fps: float | str | None = None,
         extraction_total: int | None = None,
@@ -63,6 +65,7 @@ class Extractor:
     ) -> None:
         check_count("batch_size", batch_size)
         check_count("grid_pool", grid_pool)
+        check_option("grid_dtype", grid_dtype, get_args(GridDtype))
         check_option("preprocess", preprocess, get_args(PreprocessMode))
         check_option("resize", resize, [None, *get_args(Resize)])
         check_option("convert_rgb", convert_rgb, get_args(ConvertRGB))
@@ -83,10 +86,11 @@ class Extractor:
         output = Output(
             encoder,
             folder=folder,
-            settings=identity | _settings(encoder, wanted, grid_pool, normalize, zero_shot),
+            settings=identity | _settings(encoder, wanted, grid_pool, grid_dtype, normalize, zero_shot),
             weights=weights,
             wanted=wanted,
             grid_pool=grid_pool,
+            grid_dtype=grid_dtype,
             normalize=normalize,
             zero_shot=zero_shot,
         )
@@ -145,7 +149,12 @@ def _wanted(features: Feature | Sequence[Feature], show_pred: bool) -> tuple[Fea
 
 
 def _settings(
-    encoder: Encoder, wanted: Sequence[Feature], grid_pool: int, normalize: bool, zero_shot: ZeroShot | None
+    encoder: Encoder,
+    wanted: Sequence[Feature],
+    grid_pool: int,
+    grid_dtype: GridDtype,
+    normalize: bool,
+    zero_shot: ZeroShot | None,
 ) -> dict[str, Any]:
     """What the numbers depend on, beside the weights. Results on disk count as done only while all of it is unchanged.
 
@@ -155,7 +164,7 @@ def _settings(
     if "global" in wanted:
         settings["global"] = True
     if "grid" in wanted:
-        settings["grid"] = {"pool": grid_pool}
+        settings["grid"] = {"pool": grid_pool} | ({"dtype": grid_dtype} if grid_dtype != "float32" else {})
     if zero_shot:
         texts = "\n".join(zero_shot.texts)
         settings["pred_texts_sha256"] = hashlib.sha256(texts.encode()).hexdigest()

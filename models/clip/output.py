@@ -24,6 +24,7 @@ class Output:
     weights: str
     wanted: tuple[str, ...] = ("global",)  # "global", "grid"
     grid_pool: int = 1
+    grid_dtype: str = "float32"
     normalize: bool = False
     zero_shot: ZeroShot | None = None
 
@@ -39,8 +40,11 @@ class Output:
         return self._named({"global": self.encoder.tokens(torch.stack(list(contents)))})
 
     def arrays(self, encoded: Encoded) -> dict[str, np.ndarray]:
-        """Features as float32; global ones of length 1 where that is asked for."""
-        arrays = {name: values.astype(np.float32, copy=False) for name, values in encoded.features.items()}
+        """Features as float32, grids as `grid_dtype`; global ones of length 1 where that is asked for."""
+        dtypes = {"grid": self.grid_dtype}
+        arrays = {
+            name: values.astype(dtypes.get(name, "float32"), copy=False) for name, values in encoded.features.items()
+        }
         if self.normalize and self.feature_type in arrays:
             values = arrays[self.feature_type]
             arrays[self.feature_type] = values / np.linalg.norm(values, axis=1, keepdims=True)

@@ -100,6 +100,7 @@ def test_weights_survive_saving_over_the_file_they_came_from(tiny: Path, tmp_pat
         ({"extraction_fps": 1, "extraction_total": 5}, "at most one of"),
         ({"show_pred": True, "pred_texts": []}, r"pred_texts=\[\]"),
         ({"activation": "relu"}, "activation=relu.*quick_gelu, gelu"),
+        ({"grid_dtype": "half"}, "grid_dtype=half: .*float32, float16"),
     ],
 )
 def test_wrong_options_are_named(tiny: Path, options: dict, message: str) -> None:
@@ -117,6 +118,20 @@ def test_extract_in_a_notebook(tiny: Path, capsys: pytest.CaptureFixture[str]) -
     assert (features["fps"].shape, features["timestamps_ms"].shape) == ((), (3,))
     np.testing.assert_allclose(np.linalg.norm(features["clip"], axis=1), 1, rtol=1e-5)
     assert capsys.readouterr().out.count("| 1.000 | a cat\n") == 3
+
+
+def test_grids_in_half_precision(tiny: Path) -> None:
+    photo, both = ROOT / "sample" / "cat.jpg", ["global", "grid"]
+    whole, half = (
+        clip.ExtractCLIP(model_name=str(tiny), device="cpu", features=both, grid_dtype=dtype)  # pyright: ignore
+        for dtype in ("float32", "float16")
+    )
+    expected, found = whole.extract_image(photo), half.extract_image(photo)
+    assert (found["clip"].dtype, found["grid"].dtype) == (np.float32, np.float16)
+    np.testing.assert_array_equal(found["grid"], expected["grid"].astype(np.float16))
+    np.testing.assert_array_equal(found["clip"], expected["clip"])
+    assert whole.images.settings["grid"] == {"pool": 1}
+    assert half.images.settings["grid"] == {"pool": 1, "dtype": "float16"}
 
 
 def test_folders_are_named_after_the_model(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
