@@ -5,6 +5,7 @@ every row with its probability; rows that agree are joined.
 """
 
 import json
+import os
 import sys
 from itertools import groupby
 from pathlib import Path
@@ -57,4 +58,8 @@ def _show_predictions(rows: list[dict[str, Any]]) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python tools/show_saved.py FOLDER")
-    show(Path(sys.argv[1]))
+    try:
+        show(Path(sys.argv[1]))
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has seen enough; nothing may be flushed at the end either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
