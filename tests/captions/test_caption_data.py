@@ -8,11 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from models.captioner.vocabulary import Vocabulary
 from tests.captions.caption_files import annotated, numbered_labels, numbered_source, write_data_set
 from training.captioning.data import CaptionBatch, CaptionSource, padded, window, with_ends
 from training.captioning.labels import make_labels
+from training.captioning.photo_set import PhotoSet
 from training.captioning.scene_features import SceneSet
 from training.captioning.sources import karpathy, scenes
 from training.loading import Loading
@@ -339,3 +341,26 @@ def test_numbers_of_labels_survive_json(tmp_path):
     words, rows = write_hdf5(replace(labels, images=images), tmp_path)
     assert [image["id"] for image in json.loads(words.read_text())["images"]] == [7, "007", "x7", 0]
     assert [image.id for image in read_labels(rows, words).images] == ["7", "007", "x7", "0"]
+
+
+def test_photos_beside_scenes(tmp_path):
+    for number, kind in enumerate(("airplane", "polar_bear")):
+        (tmp_path / kind).mkdir()
+        for k in range(4):
+            Image.new("RGB", (32, 32), (60 * k, 120 * number, 9)).save(tmp_path / kind / f"{k}.png")
+    photos = PhotoSet(str(tmp_path), 5, ["{article} {label}", "a photo of {article} {label}"])
+    data = scenes(**SCENES | {"count": 8, "validation_count": 3}, photos=photos)
+    assert (len(data.train), len(data.validation)) == (8 + 5, 3 + 3)
+    seen = {}
+    for source in (data.train, data.validation):
+        for batch in source.in_order(Loading(4)):
+            for image_id, grid, references in zip(batch.image_ids, batch.grids, batch.references, strict=True):
+                seen[image_id] = (grid, [" ".join(words) for words in references])
+    texts = {image_id: captions for image_id, (_, captions) in seen.items() if image_id.endswith(".png")}
+    assert len(texts) == 8
+    bear = ["a polar bear", "a photo of a polar bear"]
+    assert texts["polar_bear/0.png"] == bear
+    assert texts["airplane/1.png"] == ["an airplane", "a photo of an airplane"]
+    grids = torch.stack([grid for image_id, (grid, _) in seen.items() if image_id.endswith(".png")])
+    assert len({grid.numpy().tobytes() for grid in grids}) == 8  # every photo has its own
+    assert grids.shape[1:] == next(iter(seen.values()))[0].shape

@@ -62,8 +62,8 @@ def test_weights_of_rewards(tmp_path: Path) -> None:
 
 def test_photos(tmp_path: Path) -> None:
     tiny = ("caption_experiment=tiny", f"output_path={tmp_path}/run")
-    assert mistake("caption_train", *tiny).startswith("photos_path: expected a folder or zip")
-    found = mistake("caption_train", *tiny, f"caption_data.photos_path={tmp_path}", "caption_data.photo_count=5")
+    assert mistake("caption_train", *tiny).startswith("photos.path: expected a folder or zip")
+    found = mistake("caption_train", *tiny, f"caption_data.photos.path={tmp_path}", "caption_data.photos.count=5")
     assert "expected 5 photos and 200 to hold out" in found
     assert found.endswith("found 0")
 

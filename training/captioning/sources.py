@@ -14,10 +14,10 @@ from training.captioning.data import CaptionData, LabelledGrids
 from training.captioning.features import Embeddings, Grids, open_embeddings, open_grids
 from training.captioning.label_files import find_labels, read_labels
 from training.captioning.labels import Labels, make_labels, make_vocabulary
+from training.captioning.photo_set import PhotoSet
 from training.captioning.scene_features import SceneSet, encode_pictures, scene_features
 from training.data import given
-from utils.errors import UserError, check_count
-from utils.media.pictures import Files, Folder
+from utils.errors import check_count
 from utils.scenes.scenes import Scene
 
 
@@ -59,82 +59,33 @@ def scenes(
     max_length: int = 16,
     word_count_threshold: int = 5,
     captions_per_image: int = 5,
+    photos: PhotoSet | None = None,
 ) -> CaptionData:
     """Drawn scenes, with features that a CLIP model computes now; those held out show other combinations of facts.
 
-    One group has at most 12 words, two have 22, three 31: raise `max_length` with `max_groups`.
+    One group has at most 12 words, two have 22, three 31: raise `max_length` with `max_groups`. With `photos`, these as
+    well, and as many more held out.
     """
     for key, value in {"count": count, "validation_count": validation_count}.items():
         check_count(key, value)
+    chosen = photos.choose(validation_count, seed) if photos else None
+    weights = find_weights(model_name)
     pictures = _drawn(
         [
             SceneSet(count, seed, "train", max_groups, size_px),
             SceneSet(validation_count, seed + 1, "test", max_groups, size_px, unique=True),
         ],
-        weights=find_weights(model_name),
+        weights=weights,
         resolution=resolution,
         device=device,
         batch_size=batch_size,
         cache_path=Path(cache_path).expanduser() if cache_path else None,
     )
-    return _in_memory(pictures, max_length, word_count_threshold, captions_per_image)
-
-
-def photos_and_scenes(
-    *,
-    photos_path: str | None,
-    photo_count: int,
-    templates: Sequence[str],
-    count: int,
-    validation_count: int = 200,
-    seed: int = 0,
-    size_px: int = 64,
-    resolution: int = 128,
-    model_name: str = "tiny",
-    device: str = "cuda:0",
-    batch_size: int = 64,
-    cache_path: str | None = None,
-    max_length: int = 16,
-    word_count_threshold: int = 5,
-    captions_per_image: int = 5,
-) -> CaptionData:
-    """`scenes` of one group, and `photo_count` photos of one size from a folder (or zip) with a folder for each class.
-
-    A photo's captions are `templates` with its class. The last `validation_count` of the photos drawn are held out.
-    """
-    for key, value in {"photo_count": photo_count, "count": count, "validation_count": validation_count}.items():
-        check_count(key, value)
-    folder = Folder(given("photos_path", photos_path, "a folder or zip with a folder of photos for each class"))
-    if len(names := folder.names()) < photo_count + validation_count:
-        raise UserError(
-            f"photos_path={folder.root}: expected {photo_count} photos and {validation_count} to hold out "
-            f"(caption_data.photo_count, validation_count), found {len(names)}"
-        )
-    weights, cache = find_weights(model_name), Path(cache_path).expanduser() if cache_path else None
-    pictures = _drawn(
-        [
-            SceneSet(count, seed, "train", 1, size_px),
-            SceneSet(validation_count, seed + 1, "test", 1, size_px, unique=True),
-        ],
-        weights=weights,
-        resolution=resolution,
-        device=device,
-        batch_size=batch_size,
-        cache_path=cache,
-    )
-    order = np.random.default_rng(seed).permutation(len(names))[: photo_count + validation_count]
-    chosen = [names[number] for number in order]
-    photos = Files(folder, chosen)
-    features = encode_pictures(
-        [photos[number] for number in range(len(photos))],
-        load_model(weights),
-        resolution,
-        usable_device(device),
-        batch_size,
-    )
-    for number, name in enumerate(chosen):
-        split = "train" if number < photo_count else "test"
-        pictures[split].add(_photo(name, split, templates), features.grids[number], features.embeddings[number])
+    if chosen:
+        model = load_model(weights)
+        features = encode_pictures(chosen.pictures(), model, resolution, usable_device(device), batch_size)
+        for image, grid, embedding in zip(chosen.annotated(), features.grids, features.embeddings, strict=True):
+            pictures[image.split].add(image, grid, embedding)
     return _in_memory(pictures, max_length, word_count_threshold, captions_per_image)
 
 
@@ -172,13 +123,6 @@ def _in_memory(
     rows, held_out = (make_labels(part.images, vocabulary, max_length=max_length) for part in (train, test))
     grids, embeddings = train.grids | test.grids, train.embeddings | test.embeddings
     return _data(rows, held_out, grids, embeddings, captions_per_image)
-
-
-def _photo(name: str, split: str, templates: Sequence[str]) -> AnnotatedImage:
-    label = Path(name).parent.name.replace("_", " ")
-    article = "an" if label[0] in "aeiou" else "a"
-    captions = [words_of(template.format(article=article, label=label)) for template in templates]
-    return AnnotatedImage(name, split, name, captions)
 
 
 def _annotated(drawn: Sequence[Scene], split: str) -> list[AnnotatedImage]:
