@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from utils.errors import UserError
@@ -64,3 +66,9 @@ def whole_batches(num_rows: int, loading: Loading) -> int:
             "lower batch_size"
         )
     return steps
+
+
+def shared_out(order: Int64[Tensor, " n"], loading: Loading) -> Int64[Tensor, "steps world b"]:
+    """Batch k of all processes together is the same rows, however many processes share batch_size x world."""
+    steps = whole_batches(len(order), loading)
+    return order[: steps * loading.global_batch_size].view(steps, loading.world, loading.batch_size)

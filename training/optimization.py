@@ -1,7 +1,7 @@
 """What is optimised how: parameter groups, learning rates over time, and the moving average of the weights."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -103,13 +103,10 @@ def warmup_cosine(step: int, *, total_steps: int, warmup_steps: int, final_share
     return final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-class Cosine:
-    """Warm-up and cosine over the whole run, stepped after every step."""
+class _EachStep:
+    """A share of the peak rate for each step (0 = the first), set after every step."""
 
-    def __init__(self, optimizer: Optimizer, total_steps: int, *, warmup_steps: int, final_share: float = 0.0) -> None:
-        def share(step: int) -> float:
-            return warmup_cosine(step, total_steps=total_steps, warmup_steps=warmup_steps, final_share=final_share)
-
+    def __init__(self, optimizer: Optimizer, share: Callable[[int], float]) -> None:
         self._rule = LambdaLR(optimizer, share)
 
     def after_step(self) -> None:
@@ -125,6 +122,16 @@ class Cosine:
         self._rule.load_state_dict(state)
 
 
+class Cosine(_EachStep):
+    """Warm-up and cosine over the whole run, stepped after every step."""
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, *, warmup_steps: int, final_share: float = 0.0) -> None:
+        def share(step: int) -> float:
+            return warmup_cosine(step, total_steps=total_steps, warmup_steps=warmup_steps, final_share=final_share)
+
+        super().__init__(optimizer, share)
+
+
 def noam(step: int, *, warmup_steps: int) -> float:
     """Share of the peak rate for `step` (0 = the first): linear up, then down with the root of the steps.
 
@@ -133,7 +140,7 @@ def noam(step: int, *, warmup_steps: int) -> float:
     return min((step + 1) / warmup_steps, (warmup_steps / (step + 1)) ** 0.5)
 
 
-class Noam:
+class Noam(_EachStep):
     """Stepped after every step. The optimizer's `lr` is the peak: of the paper's, (width x warmup_steps)^-0.5.
 
     The warm-up is given in steps or as a share of the run; a run shorter than its warm-up never has the peak rate.
@@ -150,19 +157,7 @@ class Noam:
         if (warmup_steps is None) == (warmup_share is None):
             raise UserError(f"schedule: warmup_steps={warmup_steps}, warmup_share={warmup_share}; expected one of them")
         steps = max(1, round(total_steps * warmup_share) if warmup_share is not None else warmup_steps or 1)
-        self._rule = LambdaLR(optimizer, lambda step: noam(step, warmup_steps=steps))
-
-    def after_step(self) -> None:
-        self._rule.step()
-
-    def after_epoch(self, cost: float) -> None:
-        pass
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._rule.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._rule.load_state_dict(state)
+        super().__init__(optimizer, lambda step: noam(step, warmup_steps=steps))
 
 
 class Constant:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from models.clip.preprocess import Resize
 from training.augment import Augment, fit
-from training.loading import Loading, generator_for, whole_batches
+from training.loading import Loading, generator_for, shared_out, whole_batches
 from utils.media.pictures import Pictures
 
 
@@ -147,11 +147,9 @@ Rows = Pairs | Mixed
 
 
 def numbered_batches(rows: Rows, view: View, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[Batch]:
-    """Batch k of all processes together is the same rows, however many processes share batch_size x world."""
-    steps = whole_batches(len(rows), loading)
-    order = rows.order(generator_for(loading.seed, epoch))[: steps * loading.global_batch_size]
-    own = order.view(steps, loading.world, loading.batch_size)[:, loading.rank]
-    return loading.iterate(_Numbered(rows, own, view, loading, epoch), range(start, steps))
+    """This process' share of batches `start`, `start` + 1, ... of an epoch, whatever was asked for before."""
+    own = shared_out(rows.order(generator_for(loading.seed, epoch)), loading)[:, loading.rank]
+    return loading.iterate(_Numbered(rows, own, view, loading, epoch), range(start, len(own)))
 
 
 class _Numbered(Dataset):

@@ -1,11 +1,11 @@
 """What a run says while it goes: the bar, TensorBoard, and `log.jsonl`, one line an epoch."""
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
@@ -44,7 +44,7 @@ class Recorder:
         self._bar.close()
         if self._board:
             self._board.close()
-            self._lock.close()
+            self._lock.release()
 
     def step(self, number: int, values: Mapping[str, float | Tensor], rates: Mapping[str, float]) -> None:
         """After step `number` (1 = the first), which had these learning rates."""
@@ -78,19 +78,16 @@ class Recorder:
             self._board.add_scalar(key, value, number)
 
 
-def _only_one_in(folder: Path) -> IO[bytes]:
-    """Holds the folder until the file is closed, or the process ends in whatever way."""
-    lock = (folder / ".running").open("ab")
-    if os.name == "posix":
-        import fcntl
-
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise UserError(
-                f"{folder}: another process trains into this folder: wait for its end, or change output_path"
-            ) from None
-        except OSError:  # a disk without locks: nobody is kept out
-            pass
+def _only_one_in(folder: Path) -> FileLock:
+    """Holds the folder until it is released, or the process ends in whatever way."""
+    lock = FileLock(folder / ".running")
+    Path(lock.lock_file).touch()  # OSError where nothing can be written
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(
+            f"{folder}: another process trains into this folder: wait for its end, or change output_path"
+        ) from None
+    except (OSError, NotImplementedError):  # a disk without locks: nobody is kept out
+        pass
     return lock

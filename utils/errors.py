@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(RuntimeError):
@@ -20,6 +20,11 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     """ "did you mean batch_size? " or nothing, where no known word is near."""
     near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
     return f"did you mean {near[0]}? " if near else ""
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of many names, for a message."""
+    return f"{', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
 
 
 def check_option(key: str, given: object, options: Iterable[str | None]) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,10 @@ from evaluation.captions.clip_features import ClipFeatures
 from evaluation.evaluate import command
 from evaluation.result import Result
 from evaluation.subject import Subject
-from utils.errors import UserError, check_flags
+from utils.errors import UserError, check_flags, some
 from utils.store.provenance import software
 
 logger = logging.getLogger(__name__)
-_NAMED = 5  # ids in a message
 
 
 def caption_evaluate(
@@ -75,8 +74,8 @@ def paired(given: Mapping[str, str], known: References, *, only_predicted: bool)
     unknown = [image_id for image_id in given if image_id not in known.captions]
     if unknown:
         raise UserError(
-            f"predictions: {len(unknown)} of {len(given)} images have no references: {_some(unknown)}; "
-            f"ids of the references are like {_some(list(known.captions)[:2])} (is `split` the right one?)"
+            f"predictions: {len(unknown)} of {len(given)} images have no references: {some(unknown)}; "
+            f"ids of the references are like {some(list(known.captions)[:2])} (is `split` the right one?)"
         )
     captions = given if only_predicted else {image_id: given.get(image_id, "") for image_id in known.captions}
     return CaptionSet.of(captions, known.captions)
@@ -107,15 +106,11 @@ def _log(counts: Mapping[str, Any], clip: ClipFeatures | None, only_predicted: b
     without, empty = counts["without_prediction"], counts["without_words"]
     if without:
         fate = "left out" if only_predicted else "scored as empty"
-        logger.warning("%d images have no prediction and are %s: %s", len(without), fate, _some(without))
+        logger.warning("%d images have no prediction and are %s: %s", len(without), fate, some(without))
     if empty:
-        logger.warning("%d captions have no words: %s", len(empty), _some(empty))
+        logger.warning("%d captions have no words: %s", len(empty), some(empty))
     if clip and not clip.facts:
         logger.warning("image_folder: no metric looked at the images; add clip_s, ref_clip_s or retrieval")
-
-
-def _some(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:_NAMED]) + (" ..." if len(ids) > _NAMED else "")
 
 
 def _path(given: str | Path | None, key: str, expected: str) -> Path:

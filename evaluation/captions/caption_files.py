@@ -13,7 +13,7 @@ from typing import Any
 
 from evaluation.subject import OpenImage
 from utils.errors import UserError
-from utils.media.captions import CaptionedFile, read_captions_csv, read_karpathy
+from utils.media.captions import CaptionedFile, karpathy_images, read_captions_csv
 from utils.media.images import load_image
 from utils.store.item_files import PREDICTIONS
 
@@ -77,7 +77,7 @@ def read_references(path: Path, *, split: str | None = None) -> References:
     else:
         content = _read_json(path, "references", _REFERENCES)
         if isinstance(content, dict) and "images" in content and "annotations" not in content:
-            listed, has_splits = read_karpathy(path, key="references"), True
+            listed, has_splits = karpathy_images(content, f"references={path}"), True
             found = _of_files([image for image in listed if split in (None, image.split)])
         else:
             found = _from_coco_or_plain(path, content)

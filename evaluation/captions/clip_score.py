@@ -4,17 +4,13 @@ The paper's numbers are those of ViT-B/32. RefCLIP-S follows jmhessel/clipscore,
 only; code built on CLIP-S has it on both (`reference_scale=2.5`).
 """
 
-from collections.abc import Iterable
-
 import numpy as np
 from jaxtyping import Float, Int64
 
 from evaluation.captions.caption_set import CaptionSet
 from evaluation.result import Result
+from models.clip.clip_s import PREFIX, clip_s, prefixed
 from utils.errors import check_number, check_text
-
-PREFIX = "A photo depicts "  # before every caption that CLIP is shown, references too; one setting for all of them
-SCALE = 2.5
 
 
 class ClipS:
@@ -51,15 +47,6 @@ class RefClipS:
         return _result(
             "ref_clip_s", harmonic_mean(clip_s(clip.images, texts), self.reference_scale * near), self.prefix
         )
-
-
-def prefixed(captions: Iterable[str], prefix: str = PREFIX) -> list[str]:
-    return [prefix + caption for caption in captions]
-
-
-def clip_s(images: Float[np.ndarray, "n e"], captions: Float[np.ndarray, "n e"]) -> Float[np.ndarray, " n"]:
-    """2.5 max(cos, 0), row by row; rows of length 1."""
-    return SCALE * np.maximum((images * captions).sum(axis=1), 0)
 
 
 def reference_similarity(

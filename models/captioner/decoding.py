@@ -36,9 +36,8 @@ def decode(
     weights through this very pass, dropout included.
     """
     if decoding.method == "beam":
-        with nullcontext() if with_grad else torch.no_grad():
-            beams = decode_beams(model, grid, decoding, vocabulary, grid_mask=grid_mask, with_grad=with_grad)
-            return Decoded(beams.tokens[:, 0], beams.log_probs[:, 0])
+        beams = decode_beams(model, grid, decoding, vocabulary, grid_mask=grid_mask, with_grad=with_grad)
+        return Decoded(beams.tokens[:, 0], beams.log_probs[:, 0])
     _check(model, decoding, vocabulary)
     rules = constraints_of(decoding, vocabulary)
     choose = greedy(rules) if decoding.method == "greedy" else sample(decoding, rules, generator)

@@ -16,6 +16,7 @@ from torch import Tensor
 from models.captioner.checkpoint import LoadedCaptioner, find_captioner, load_captioner
 from models.captioner.decoding import decode
 from models.captioner.options import Decoding
+from models.clip.clip_s import PREFIX, clip_s, prefixed
 from models.clip.device import usable_device
 from models.clip.encoder import Encoder
 from models.clip.extract_clip import folder_name
@@ -31,7 +32,6 @@ from utils.store.provenance import file_sha256, software
 from utils.types import Handler
 
 FEATURE_TYPE = "captions"
-CLIP_S_SCALE = 2.5
 OnError = Literal["skip", "partial", "raise"]
 
 
@@ -101,9 +101,9 @@ class CaptionOutput:
     def _clip_s(self, pixels: Tensor, captions: list[str]) -> np.ndarray:
         """2.5 max(cos, 0), as Hessel et al. 2021."""
         images = self.scores.images(pixels)
-        texts = self.scores.texts([self.prefix + caption for caption in captions], truncate=True)
-        cosines = (images * texts).sum(axis=1) / np.linalg.norm(images, axis=1) / np.linalg.norm(texts, axis=1)
-        return (CLIP_S_SCALE * np.maximum(cosines, 0)).astype(np.float32)
+        texts = self.scores.texts(prefixed(captions, self.prefix), truncate=True)
+        images, texts = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (images, texts))
+        return clip_s(images, texts).astype(np.float32)
 
 
 class ExtractCaptions:
@@ -120,7 +120,7 @@ class ExtractCaptions:
         captioner: str = "tiny",
         model_name: str | None = None,
         score_model: str | None = None,
-        prefix: str = "A photo depicts ",
+        prefix: str = PREFIX,
         decoding: Decoding | None = None,
         extraction_fps: float | str | None = None,
         extraction_total: int | None = None,

@@ -1,7 +1,6 @@
 """Videos, images and texts on their way through a CLIP model: read -> encode -> finish (`utils.pipeline.Stream`)."""
 
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -9,9 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from PIL import Image
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from models.clip.output import Output
@@ -22,11 +19,11 @@ from utils.media.reencode import kept_path, through_file
 from utils.media.sampling import EveryFrame, Sampler
 from utils.media.texts import read_texts
 from utils.media.video import VideoReader, open_video
+from utils.one_thread import use_one_thread_here
 from utils.store.provenance import item_source
 from utils.types import Features, Item, Row
 
 NO_DAMAGE = "none"
-_this_thread = threading.local()
 
 
 class View(Protocol):
@@ -84,7 +81,7 @@ class Videos:
 
     def read(self, item: Item) -> Iterator[Start | Sample | End]:
         """Decode and preprocess one video; runs in a reading thread."""
-        _use_one_thread_here()
+        use_one_thread_here()
         with open_video(item.path, on_damage=self.on_damage) as video:  # pyright: ignore[reportArgumentType]
             source = item_source(item)  # before reading: a file that changes meanwhile is then done again
             yield Start(self._expected_rows(video))
@@ -146,7 +143,7 @@ class Images:
         return self.output.folder
 
     def read(self, item: Item) -> Iterator[Start | Sample | End]:
-        _use_one_thread_here()
+        use_one_thread_here()
         with open_image(item.path, exif_orientation=self.exif_orientation) as image:
             source = item_source(item)
             yield Start(1)
@@ -210,15 +207,3 @@ def _as_ms(seconds: Sequence[float]) -> np.ndarray:
 
 def _video_facts(video: VideoReader) -> dict[str, Any]:
     return {key: str(value) if isinstance(value, Fraction) else value for key, value in asdict(video.info).items()}
-
-
-def _use_one_thread_here() -> None:
-    """Keep the resizing of this (reading) thread out of OpenMP.
-
-    Every thread that uses OpenMP gets a team of its own whose members wait by spinning; with readers and encoder on
-    the same cores that made runs ten times slower (figures in benchmarks/results.md).
-    """
-    if not getattr(_this_thread, "limited", False):
-        torch.get_num_threads()  # PyTorch sets up a thread's OpenMP on first use, which would undo the limit
-        threadpool_limits(limits=1, user_api="openmp")
-        _this_thread.limited = True

@@ -1,13 +1,12 @@
 """Images with their captions as words: what Karpathy's json or a csv file says."""
 
-import csv
 import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.media.captions import read_karpathy
+from utils.media.captions import CSV_COLUMNS, csv_rows, read_karpathy
 
 TRAIN_SPLITS = ("train", "restval")  # restval: images of COCO's validation set that Karpathy's split trains on
 END_WORD = "<eos>"  # a caption that ends is better than one that was cut off: CIDEr-D counts the end as a word
@@ -55,15 +54,13 @@ def _read_karpathy(path: Path) -> list[AnnotatedImage]:
 def _read_csv(path: Path) -> list[AnnotatedImage]:
     """One row a caption; rows with the same image belong together. Without a column `split` all is for training."""
     images: dict[str, AnnotatedImage] = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            for row in csv.DictReader(file, skipinitialspace=True):
-                name, caption = row["image"], row["caption"]
-                if not name or caption is None:
-                    raise KeyError(f"image or caption in {row}")
-                number, split = row.get("id") or Path(name).stem, row.get("split") or TRAIN_SPLITS[0]
-                image = images.setdefault(name, AnnotatedImage(number, split, name, []))
-                image.captions.append(words_of(caption))
-    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"annotations={path}: expected a csv file with image,caption,id ({error!r})") from error
+    for row in csv_rows(path, "annotations", CSV_COLUMNS[:2]):
+        name, caption = row["image"], row["caption"]
+        if not name or caption is None:
+            raise UserError(
+                f"annotations={path}: expected a csv file with image,caption,id (no image or caption in {row})"
+            )
+        number, split = row.get("id") or Path(name).stem, row.get("split") or TRAIN_SPLITS[0]
+        image = images.setdefault(name, AnnotatedImage(number, split, name, []))
+        image.captions.append(words_of(caption))
     return list(images.values())

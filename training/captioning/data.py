@@ -9,14 +9,14 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from models.captioner.vocabulary import Vocabulary
 from training.captioning.features import Embeddings, Grids
 from training.captioning.labels import Labels
-from training.loading import Loading, generator_for, whole_batches
+from training.loading import Loading, generator_for, shared_out, whole_batches
 from utils.errors import UserError, check_count
+from utils.one_thread import use_one_thread_here
 
 Caption = list[str]  # words
 
@@ -91,16 +91,14 @@ class LabelledGrids:
 
     def batches(self, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[CaptionBatch]:
         """Batch k of all processes together is the same images with the same captions, however many processes."""
-        steps = self.steps_per_epoch(loading)
-        order = torch.randperm(len(self), generator=generator_for(loading.seed, epoch))
-        shares = order[: steps * loading.global_batch_size].view(steps, loading.world, loading.batch_size)
+        shares = shared_out(torch.randperm(len(self), generator=generator_for(loading.seed, epoch)), loading)
 
         def make(number: int) -> CaptionBatch:
             generator = generator_for(loading.seed, epoch, number)
             draws = torch.rand(*shares.shape[1:], self.captions_per_image, generator=generator)
             return self.batch(shares[number, loading.rank].tolist(), draws[loading.rank].numpy())
 
-        return ahead(make, range(start, steps), threads=loading.workers)
+        return ahead(make, range(start, len(shares)), threads=loading.workers)
 
     def in_order(self, loading: Loading) -> Iterator[CaptionBatch]:
         own = range(loading.rank, len(self), loading.world)
@@ -177,7 +175,7 @@ def ahead(make: Callable[[int], CaptionBatch], numbers: range, *, threads: int) 
         yield from map(make, numbers)
         return
     waiting: deque[Future[CaptionBatch]] = deque()
-    with ThreadPoolExecutor(threads, "features", _use_one_core_here) as pool:
+    with ThreadPoolExecutor(threads, "features", use_one_thread_here) as pool:
         try:
             for number in numbers:
                 waiting.append(pool.submit(make, number))
@@ -188,9 +186,3 @@ def ahead(make: Callable[[int], CaptionBatch], numbers: range, *, threads: int) 
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _use_one_core_here() -> None:
-    """Keep this thread out of OpenMP: with a team for each of them, the threads would wait for each other."""
-    torch.get_num_threads()  # PyTorch sets up a thread's OpenMP on first use, which would undo the limit
-    threadpool_limits(limits=1, user_api="openmp")

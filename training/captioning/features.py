@@ -15,8 +15,8 @@ import h5py
 import numpy as np
 from jaxtyping import Float, Float32
 
-from training.captioning.labels import LabelledImage, some
-from utils.errors import UserError
+from training.captioning.labels import LabelledImage
+from utils.errors import UserError, some
 from utils.store.hdf5 import RECORD
 from utils.store.item_files import META
 from utils.store.record import parse_record, read_record

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from evaluation.captions.clip_score import PREFIX, prefixed
+from models.clip.clip_s import PREFIX, prefixed
 from models.clip.model import CLIP
 from models.clip.text import TextTransformer
 from models.clip.towers import describe

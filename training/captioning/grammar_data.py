@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -14,12 +13,12 @@ from models.captioner.vocabulary import Vocabulary
 from training.captioning.annotations import TRAIN_SPLITS
 from training.captioning.data import LabelledGrids
 from training.captioning.features import Embeddings, open_embeddings
-from training.captioning.label_files import find_labels, read_labels
+from training.captioning.label_files import open_labels
 from training.captioning.labels import Labels
 from training.captioning.negatives import Negative, corrupt
 from training.captioning.sources import scenes as caption_scenes
 from training.data import given
-from training.loading import Loading, generator_for, whole_batches
+from training.loading import Loading, generator_for, shared_out, whole_batches
 from utils.errors import UserError
 
 
@@ -50,10 +49,8 @@ class CaptionedEmbeddings:
 
     def batches(self, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[GrammarBatch]:
         """Batch k of all processes together is the same captions and negatives, however many processes."""
-        steps = self.steps_per_epoch(loading)
-        order = torch.randperm(len(self), generator=generator_for(loading.seed, epoch))
-        shares = order[: steps * loading.global_batch_size].view(steps, loading.world, loading.batch_size)
-        for number in range(start, steps):
+        shares = shared_out(torch.randperm(len(self), generator=generator_for(loading.seed, epoch)), loading)
+        for number in range(start, len(shares)):
             seeds = torch.randint(2**62, shares.shape[1:], generator=generator_for(loading.seed, epoch, number))
             yield self.batch(shares[number, loading.rank].tolist(), seeds[loading.rank].tolist())
 
@@ -83,11 +80,10 @@ class GrammarData:
 
 def karpathy(*, labels_path: str | None, embeddings_path: str | None, validation_split: str = "val") -> GrammarData:
     """Labels of `--config-name caption_labels`, embeddings of the model that is tuned. Grids are not needed."""
-    words_path, rows_path = find_labels(given("labels_path", labels_path, "the folder of caption_labels, or its json"))
-    labels = read_labels(rows_path, words_path)
+    labels = open_labels(labels_path)
     train, validation = labels.take(TRAIN_SPLITS), labels.take([validation_split])
     folder = given("embeddings_path", embeddings_path, "a folder or HDF5 file of image embeddings")
-    embeddings = open_embeddings(Path(folder), [*train.images, *validation.images])
+    embeddings = open_embeddings(folder, [*train.images, *validation.images])
     return GrammarData(_captioned(train, embeddings), _captioned(validation, embeddings))
 
 

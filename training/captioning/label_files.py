@@ -14,6 +14,7 @@ import numpy as np
 
 from models.captioner.vocabulary import Vocabulary
 from training.captioning.labels import LabelledImage, Labels
+from training.data import given
 from utils.errors import UserError
 from utils.store.atomic import atomic_write, remove
 from utils.store.plain_json import encode
@@ -45,6 +46,12 @@ def write_json(labels: Labels, folder: Path) -> list[Path]:
     _write(words, encode(content | {"max_length": labels.max_length}))
     remove(rows)  # of an earlier run: it would be taken for this one's
     return [words]
+
+
+def open_labels(labels_path: str | None) -> Labels:
+    """What option `labels_path` names: see `find_labels`."""
+    words, rows = find_labels(given("labels_path", labels_path, "the folder of caption_labels, or its json"))
+    return read_labels(rows, words)
 
 
 def find_labels(path: Path) -> tuple[Path, Path | None]:

@@ -13,7 +13,7 @@ from jaxtyping import Int64, UInt32
 
 from models.captioner.vocabulary import Vocabulary
 from training.captioning.annotations import AnnotatedImage
-from utils.errors import UserError, check_count
+from utils.errors import UserError, check_count, some
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,3 @@ def make_labels(images: Sequence[AnnotatedImage], vocabulary: Vocabulary, *, max
     ]
     end = counts.cumsum()
     return Labels(vocabulary, labelled, rows, end - counts, end)
-
-
-def some(names: Sequence[str]) -> str:
-    """The first of many names, for a message."""
-    return f"{', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"

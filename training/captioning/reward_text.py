@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from evaluation.captions.clip_score import prefixed
+from models.clip.clip_s import prefixed
 from models.clip.model import CLIP
 from models.clip.text import TextTransformer
 from models.clip.weights import find_weights, load_model

@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from evaluation.captions.cider import CiderD, DocumentFrequency
-from evaluation.captions.clip_score import PREFIX, clip_s, harmonic_mean, reference_similarity
+from evaluation.captions.clip_score import harmonic_mean, reference_similarity
+from models.clip.clip_s import PREFIX, clip_s
 from training.captioning.annotations import END_WORD
 from training.captioning.data import Caption, CaptionBatch, CaptionSource
 from training.captioning.grammar_head import load_head

@@ -12,7 +12,7 @@ from models.clip.weights import find_weights, load_model
 from training.captioning.annotations import TRAIN_SPLITS, AnnotatedImage, words_of
 from training.captioning.data import CaptionData, LabelledGrids
 from training.captioning.features import Embeddings, Grids, open_embeddings, open_grids
-from training.captioning.label_files import find_labels, read_labels
+from training.captioning.label_files import open_labels
 from training.captioning.labels import Labels, make_labels, make_vocabulary
 from training.captioning.photo_set import PhotoSet
 from training.captioning.scene_features import SceneSet, encode_pictures, scene_features
@@ -33,8 +33,7 @@ def karpathy(
 
     Embeddings, of the reward model, may be left out where no reward and no metric asks for them.
     """
-    words_path, rows_path = find_labels(given("labels_path", labels_path, "the folder of caption_labels, or its json"))
-    labels = read_labels(rows_path, words_path)
+    labels = open_labels(labels_path)
     train, validation = labels.take(TRAIN_SPLITS), labels.take([validation_split])
     images = [*train.images, *validation.images]
     grids = open_grids(given("grids_path", grids_path, "a folder or HDF5 file of grid features"), images)

@@ -2,7 +2,7 @@
 
 import torch
 
-from evaluation.captions.clip_score import PREFIX
+from models.clip.clip_s import PREFIX
 from models.clip.text import TextTransformer
 from models.clip.weights import find_weights, load_model
 from training.captioning.grammar import GrammarLoss, GrammarTask

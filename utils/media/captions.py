@@ -41,12 +41,21 @@ def read_karpathy(path: str | Path, *, key: str) -> list[CaptionedFile]:
     `tokens` may be absent. UserErrors start with `key`, the option that `path` was given by.
     """
     try:
-        entries = json.loads(Path(path).read_text(encoding="utf-8-sig"))["images"]
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{key}={path}: expected Karpathy's json with a list `images` ({error!r})") from error
+    return karpathy_images(content, f"{key}={path}")
+
+
+def karpathy_images(content: Any, where: str) -> list[CaptionedFile]:
+    """Of json that has been read; UserErrors start with `where`."""
+    try:
+        entries = content["images"]
         if not isinstance(entries, list):
             raise TypeError(f"`images` is a {type(entries).__name__}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{key}={path}: expected Karpathy's json with a list `images` ({error!r})") from error
-    return [_karpathy_image(entry, index, f"{key}={path}") for index, entry in enumerate(entries)]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{where}: expected Karpathy's json with a list `images` ({error!r})") from error
+    return [_karpathy_image(entry, index, where) for index, entry in enumerate(entries)]
 
 
 def _karpathy_image(entry: Any, index: int, where: str) -> CaptionedFile:
@@ -72,7 +81,7 @@ def read_captions_csv(path: str | Path, *, key: str, need_ids: bool = True) -> l
 
     `need_ids=False` ignores the ids, which may then be absent, and numbers the images. UserErrors start with `key`.
     """
-    rows = _csv_rows(Path(path), key, CSV_COLUMNS if need_ids else CSV_COLUMNS[:2])
+    rows = csv_rows(Path(path), key, CSV_COLUMNS if need_ids else CSV_COLUMNS[:2])
     captions: dict[str, list[Caption]] = {}
     numbers: dict[str, int] = {}
     for line, row in enumerate(rows, start=2):
@@ -92,7 +101,8 @@ def read_captions_csv(path: str | Path, *, key: str, need_ids: bool = True) -> l
     ]
 
 
-def _csv_rows(path: Path, key: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
+def csv_rows(path: Path, key: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """The rows below a header line that has these columns, perhaps others. UserErrors start with `key`."""
     expected = f"expected a csv file with {','.join(CSV_COLUMNS)}"
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

@@ -71,10 +71,15 @@ def _read(container: InputContainer, stream: VideoStream, notes: "_Notes") -> It
             return
         if packet is None:
             return
-        if packet.size and not packet.is_discard:  # the last one, without a size, ends the stream
+        if holds_frame(packet):
             notes.add(packet)
             yield packet.pts, packet.dts, packet.duration or 0
         notes.usual &= not packet.is_discard
+
+
+def holds_frame(packet: av.Packet) -> bool:
+    """The last one, without a size, ends the stream. Packets of a `PacketTable` are numbered among those with one."""
+    return bool(packet.size) and not packet.is_discard
 
 
 def _all_with_dts(packets: Iterable[_Times]) -> Iterator[_Times]:

@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 
 from utils.media.clock import Clock
 from utils.media.opening import open_stream
-from utils.media.packets import PacketTable
+from utils.media.packets import PacketTable, holds_frame
 from utils.types import Frame, Row
 
 _WORTH_IT = 0.7  # of the packets, at most; else all are decoded, so that all damage is seen
@@ -96,7 +96,7 @@ def pictures_of(plan: Plan, path: Path, *, threads: int) -> Iterator[av.VideoFra
     with container:
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = threads
-        packets = enumerate(packet for packet in container.demux(stream) if packet.size and not packet.is_discard)
+        packets = enumerate(filter(holds_frame, container.demux(stream)))
         try:
             for part in plan.parts:
                 yield from _only(plan.table.pts[part.wanted].tolist(), _decode_part(part, packets, stream))
