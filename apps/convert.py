@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from store.ledger import Ledger
+from store.reading import find_saved, read_saved
 from utils.errors import MediaError, UserError
-from utils.store.ledger import Ledger
-from utils.store.reading import find_saved, read_saved
 from utils.types import Features, Handler, Item
 
 logger = logging.getLogger(__name__)

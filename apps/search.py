@@ -19,12 +19,12 @@ from jaxtyping import Float
 
 from apps.contact_sheet import contact_sheet
 from evaluation.subject import Subject, unit_rows
+from media.files import find_images
+from media.images import load_image
+from store.atomic import atomic_write
+from store.plain_json import encode
+from store.provenance import file_sha256
 from utils.errors import MediaError, UserError, check_count
-from utils.media.images import load_image
-from utils.media.inputs import find_images
-from utils.store.atomic import atomic_write
-from utils.store.plain_json import encode
-from utils.store.provenance import file_sha256
 
 logger = logging.getLogger(__name__)
 

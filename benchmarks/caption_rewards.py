@@ -25,11 +25,11 @@ from evaluation.captions.score import score_captions
 from models.captioner.checkpoint import load_captioner
 from models.captioner.decoding import decode
 from models.captioner.options import Decoding
+from pairs.loading import Loading
 from training.captioning.data import CaptionData
 from training.captioning.rewards import CiderReward, ClipSReward, GrammarReward, RefClipSReward, RewardImages
 from training.captioning.scene_features import SceneSet
 from training.captioning.sources import scenes
-from training.loading import Loading
 
 REPO = Path(__file__).resolve().parents[1]
 COUNT, RESOLUTION = 4000, 128

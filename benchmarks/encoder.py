@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.clip.encoder import Encoder
+from extraction.encoder import Encoder
+from extraction.preprocess import normalize
 from models.clip.model import ARCHITECTURES, CLIP
-from models.clip.preprocess import normalize
 
 
 def seconds(run: Callable[[], object], repeat: int) -> float:

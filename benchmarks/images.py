@@ -16,11 +16,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as main.py does
 import torch
 from PIL import Image
 
+from extraction.pipeline import extract
+from media.inputs import find_inputs
 from models.clip.extract_clip import ExtractCLIP
 from models.clip.model import ARCHITECTURES
-from utils.inputs import find_inputs
-from utils.pipeline import extract
-from utils.store.handlers import SaveNumpy
+from store.handlers import SaveNumpy
 
 SAMPLE = Path(__file__).resolve().parents[1] / "sample"
 SIZE = (640, 480)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.media import video as video_module
-from utils.media.sampling import AtFps, Sampler, Total
-from utils.media.video import open_video
+from media import video as video_module
+from media.sampling import AtFps, Sampler, Total
+from media.video import open_video
 
 SAMPLERS: dict[str, Sampler] = {
     "extraction_total=4": Total(4),

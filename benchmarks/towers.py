@@ -14,7 +14,7 @@ from models.clip.mixer import TextMixer, VisionMixer
 from models.clip.model import CLIP
 from models.clip.text import TextTransformer
 from models.clip.vision import VisionTransformer
-from training.losses import ClipLoss
+from training.contrastive.losses import ClipLoss
 
 SIZES = {"resolution": 32, "patch_size": 4, "width": 128, "layers": 4, "embed_dim": 128}
 TEXT_SIZES = {"context_length": 48, "width": 64, "layers": 2, "embed_dim": 128}

@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from evaluation.result import Plot, Result
-from utils.store.atomic import atomic_write
-from utils.store.plain_json import encode
+from store.atomic import atomic_write
+from store.plain_json import encode
 
 
 @dataclass(frozen=True)

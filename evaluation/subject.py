@@ -13,15 +13,15 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from models.clip.device import usable_device
-from models.clip.encoder import Encoder
+from extraction.device import usable_device
+from extraction.encoder import Encoder
+from extraction.precision import Precision
+from extraction.preprocess import Preprocess
 from models.clip.extract_clip import folder_name
 from models.clip.layouts import weights_file
-from models.clip.precision import Precision
-from models.clip.preprocess import Preprocess
 from models.clip.weights import find_weights, load_model
+from store.provenance import file_sha256
 from utils.errors import UserError, check_count
-from utils.store.provenance import file_sha256
 
 OpenImage = Callable[[], Image.Image]
 _READERS = 2

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
-from shared_data import ROOT, SHARED, VIT_B_32
+
+from tests.helpers.shared_data import ROOT, SHARED, VIT_B_32
 
 # Before PyTorch is imported: OpenMP's threads, which otherwise wait by spinning, leave the cores to other processes.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -14,7 +15,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers or timm: tes
 # Before any of them is imported: in modules that state shapes, arguments and results are held to them.
 WITH_SHAPES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for package in ("apps", "evaluation", "models", "utils")
+    for package in ("apps", "pairs", "evaluation", "extraction", "media", "models", "store", "utils")
     for path in (ROOT / package).rglob("*.py")
     if "from jaxtyping import" in path.read_text(encoding="utf-8")
 ]
@@ -36,6 +37,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of `tiny_clip.TINY`."""
-    from tiny_clip import write_tiny_checkpoint  # late: it imports `models`
+    from tests.helpers.tiny_clip import write_tiny_checkpoint  # late: it imports `models`
 
     return write_tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.pt")

@@ -15,10 +15,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
-from shared_data import PARITY, ROOT, SHARED
-from tiny_open_clip import write_open_clip_model
 
+from tests.helpers.shared_data import PARITY, ROOT, SHARED
+from tests.helpers.tiny_open_clip import write_open_clip_model
 from utils.command_line import CONFIGS, option_names
+
+ROOMS = ("apps", "evaluation", "extraction", "media", "models", "pairs", "store", "training")
 
 VIDEO = ROOT / "sample" / "v_GGSY1Qvo990.mp4"
 JOB_GROUPS = (  # of jobs that use a model
@@ -162,7 +164,7 @@ def test_every_option_composes_and_names_what_there_is(group: str, option: str, 
     assert targets
     for target in targets:
         assert callable(get_object(target)), target
-        assert target.partition(".")[0] in ("apps", "evaluation", "models", "training", "utils")
+        assert target.partition(".")[0] in ROOMS, target
 
 
 def walk(node: Any) -> Iterator[dict[str, Any]]:

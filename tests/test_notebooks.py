@@ -5,7 +5,8 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from tiny_clip import write_tiny_checkpoint
+
+from tests.helpers.tiny_clip import write_tiny_checkpoint
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 

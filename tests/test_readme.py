@@ -17,9 +17,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from tiny_clip import write_tiny_checkpoint
 
 from models.clip.model import ARCHITECTURES
+from tests.helpers.tiny_clip import write_tiny_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

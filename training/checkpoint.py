@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from store.atomic import atomic_write
 from training.agreement import from_all
 from training.distributed import rank
 from training.optimization import MovingAverage, Schedule
 from training.task import Task
 from utils.errors import UserError
-from utils.store.atomic import atomic_write
 
 LAST, BEST = "last.pt", "best.pt"
 

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from pairs.loading import Loading
 from training.agreement import any_process, share_buffers
 from training.checkpoint import BEST, LAST, Run, random_state, restore_random_state
 from training.compute import Compute, Precision
 from training.distributed import Group
-from training.loading import Loading
 from training.optimization import MovingAverage, Schedule, learning_rates
 from training.recording import Recorder
 from training.step import named_parameters, step

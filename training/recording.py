@@ -9,10 +9,10 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
+from store.atomic import storage_error
+from store.ledger import append_line
 from training.distributed import rank
 from utils.errors import UserError
-from utils.store.atomic import storage_error
-from utils.store.ledger import append_line
 
 
 class Recorder:

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from pairs.loading import Loading
 from training.compute import Compute
-from training.loading import Loading
 from utils.errors import UserError
 
 Values = dict[str, float | Tensor]  # of one step, by name; scalars

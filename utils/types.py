@@ -1,4 +1,4 @@
-"""Values that travel from the files in (`utils.media`) to the results out (`utils.store`)."""
+"""Values that travel from the files in (`media`) to the results out (`store`)."""
 
 from dataclasses import dataclass, field
 from fractions import Fraction

@@ -13,11 +13,11 @@ from evaluation.captions.caption_files import References, find_images, read_pred
 from evaluation.captions.caption_report import CaptionReport
 from evaluation.captions.caption_set import CaptionMetric, CaptionSet
 from evaluation.captions.clip_features import ClipFeatures
-from evaluation.evaluate import command
+from evaluation.clip.evaluate import command
 from evaluation.result import Result
 from evaluation.subject import Subject
+from store.provenance import software
 from utils.errors import UserError, check_flags, some
-from utils.store.provenance import software
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from evaluation.captions.caption_set import CaptionSet
 from evaluation.captions.ngrams import MAX_ORDER
 from evaluation.report import Report
 from evaluation.result import Result
-from utils.store.atomic import atomic_write
-from utils.store.plain_json import encode
+from store.atomic import atomic_write
+from store.plain_json import encode
 
 _LISTED = 5  # ids in results.md
 

@@ -19,9 +19,9 @@ from jaxtyping import Float64
 from evaluation.captions.caption_set import CaptionSet
 from evaluation.captions.ngrams import MAX_ORDER, Ngram, ngram_counts
 from evaluation.result import Result
+from store.atomic import atomic_write
+from store.plain_json import encode
 from utils.errors import UserError
-from utils.store.atomic import atomic_write
-from utils.store.plain_json import encode
 
 _SIGMA = 6.0
 Words = Sequence[Hashable]  # strings, or numbers of a vocabulary

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 
 from evaluation.captions.caption_set import CaptionSet
 from evaluation.result import Result
-from models.clip.clip_s import PREFIX, clip_s, prefixed
+from models.clip_s import PREFIX, clip_s, prefixed
 from utils.errors import check_number, check_text
 
 

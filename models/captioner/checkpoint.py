@@ -9,10 +9,10 @@ import torch
 
 from models.captioner.model import Captioner
 from models.captioner.vocabulary import Vocabulary
-from models.clip.towers import WithoutInitialWeights
+from models.clip.description import WithoutInitialWeights
+from store.atomic import atomic_write
+from store.plain_json import plain
 from utils.errors import UserError, did_you_mean
-from utils.store.atomic import atomic_write
-from utils.store.plain_json import plain
 
 EMBEDDED = {"tiny": Path(__file__).parent / "checkpoints" / "tiny.pt"}  # comes with the project: works offline
 KEYS = ("captioner", "arguments", "words", "features")

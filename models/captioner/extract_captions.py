@@ -1,6 +1,6 @@
 """The extractor behind `--config-name caption`: images and videos -> captions, each with its CLIP-S.
 
-It goes the way of all features (`utils.pipeline`): read ahead, batches that span files, resume, ledger, many processes.
+It goes the way of all features (`extraction.pipeline`): read ahead, batches that span files, resume, ledger, sharing.
 """
 
 from collections.abc import Sequence
@@ -13,22 +13,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from extraction.batching import Encoded
+from extraction.device import usable_device
+from extraction.encoder import Encoder
+from extraction.precision import Precision
+from extraction.preprocess import Preprocess, PreprocessMode
+from extraction.streams import Images, Videos
+from media.sampling import sampler_from
 from models.captioner.checkpoint import LoadedCaptioner, find_captioner, load_captioner
 from models.captioner.decoding import decode
 from models.captioner.options import Decoding
-from models.clip.clip_s import PREFIX, clip_s, prefixed
-from models.clip.device import usable_device
-from models.clip.encoder import Encoder
 from models.clip.extract_clip import folder_name
 from models.clip.layouts import weights_file
-from models.clip.precision import Precision
-from models.clip.preprocess import Preprocess, PreprocessMode
-from models.clip.streams import Images, Videos
 from models.clip.weights import find_weights, load_model
-from utils.batching import Encoded
+from models.clip_s import PREFIX, clip_s, prefixed
+from store.provenance import file_sha256, software
 from utils.errors import UserError, check_count, check_flags, check_option, check_text
-from utils.media.sampling import sampler_from
-from utils.store.provenance import file_sha256, software
 from utils.types import Handler
 
 FEATURE_TYPE = "captions"

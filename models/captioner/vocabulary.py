@@ -14,9 +14,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from store.atomic import atomic_write
+from store.plain_json import encode
 from utils.errors import UserError
-from utils.store.atomic import atomic_write
-from utils.store.plain_json import encode
 
 END = 0
 UNK = "UNK"

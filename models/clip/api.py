@@ -2,8 +2,9 @@
 
 import torch
 
-from models.clip.model import CLIP, convert_weights
-from models.clip.preprocess import Preprocess
+from extraction.precision import convert_weights
+from extraction.preprocess import Preprocess
+from models.clip.model import CLIP
 from models.clip.weights import find_weights, load_model
 
 DEFAULT_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

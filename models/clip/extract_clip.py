@@ -7,11 +7,11 @@ features["clip"], features["fps"], features["timestamps_ms"]  # (t, d), (), (t,)
 from pathlib import Path
 from typing import Any
 
-from models.clip.extractor import Extractor
+from extraction.extractor import Extractor
 from models.clip.layouts import weights_file
 from models.clip.positions import Interpolation
 from models.clip.weights import EMBEDDED, URLS, find_weights, load_model
-from utils.store.provenance import file_sha256
+from store.provenance import file_sha256
 
 FEATURE_TYPE = "clip"
 

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from extraction.preprocess import Color, Resize
 from models.clip.layers import LayerNorm, constructor_arguments
 from models.clip.positions import Interpolation
-from models.clip.preprocess import Color, Resize
 from models.clip.wordpiece import SPECIAL, learn_vocabulary, tokenize, wordpiece
 from utils.errors import UserError, check_option, did_you_mean
 

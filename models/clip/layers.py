@@ -18,7 +18,7 @@ from torch import Tensor, nn
 def constructor_arguments(names: dict[str, Any]) -> dict[str, Any]:
     """Called with `locals()` as a tower's constructor begins: what it was built with, so that it can be built again.
 
-    Towers keep it as `arguments`; a checkpoint carries it (see `models.clip.towers`).
+    Towers keep it as `arguments`; a checkpoint carries it (see `models.clip.description`).
     """
     return {name: value for name, value in names.items() if name not in ("self", "__class__")}
 

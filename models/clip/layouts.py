@@ -54,7 +54,7 @@ _TRANSPOSED = ("visual_projection.weight", "text_projection.weight")
 class Checkpoint:
     """`state` has OpenAI's keys; `activation` is None where the file does not tell (OpenAI's default then holds).
 
-    `architecture` is what our training saves beside the weights (`models.clip.towers.describe`).
+    `architecture` is what our training saves beside the weights (`models.clip.description.describe`).
     """
 
     path: Path

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from extraction.preprocess import MEAN, STD, Color, Resize
 from models.clip.layers import MLP, LayerNorm, constructor_arguments
 from models.clip.positions import Interpolation
-from models.clip.preprocess import MEAN, STD, Color, Resize
 from models.clip.tokenizer import tokenize
 from utils.errors import UserError, check_option
 

@@ -24,7 +24,7 @@ MAX_LOGIT_SCALE = math.log(100)
 
 
 class CLIP(nn.Module):
-    """`visual` and `text` are any two towers that give vectors of one width; `models.clip.towers` lists ours.
+    """`visual` and `text` are any two towers that give vectors of one width; `models.clip.description` lists ours.
 
     An image tower has `input_resolution`, `mean`, `std`, `resize`, a text tower `context_length` and `tokenize`;
     both have `output_dim`, `dtype`, `initialize()` and their constructor's `arguments`.
@@ -192,18 +192,3 @@ def infer_architecture(state: Mapping[str, Tensor]) -> Architecture:
 
 def _count(pattern: str, state: Mapping[str, Tensor]) -> int:
     return len({match.group(1) for key in state if (match := re.match(pattern, key))})
-
-
-def convert_weights(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Cast in place what OpenAI keeps in half precision: convolutions, linears and the two projections.
-
-    LayerNorm, BatchNorm, embeddings and logit_scale stay float32.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
-            module.to(dtype)
-        for name in ("text_projection", "proj"):
-            parameter = getattr(module, name, None)
-            if isinstance(parameter, nn.Parameter):
-                parameter.data = parameter.data.to(dtype)
-    return model

@@ -43,10 +43,12 @@ class TextTransformer(nn.Module):
 
     def pooled(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b c"]:
         """The features at the end token before their projection into the space that images share."""
-        positions = self.positional_embedding[: tokens.shape[1]].to(self.dtype)  # fewer for ids cut after the last end
+        end = tokens.argmax(dim=-1)  # the end token has the largest id
+        # Causal attention, read at the end: what stands after the last end changes nothing and costs time.
+        tokens = tokens[:, : int(end.max()) + 1] if len(tokens) else tokens
+        positions = self.positional_embedding[: tokens.shape[1]].to(self.dtype)
         x = self.token_embedding(tokens).to(self.dtype) + positions  # (b, t, c)
         x = self.ln_final(self.transformer(x))
-        end = tokens.argmax(dim=-1)  # the end token has the largest id
         return x[torch.arange(len(x), device=x.device), end]
 
     def tokenize(self, texts: list[str], *, truncate: bool = False) -> Int[Tensor, "b t"]:

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from extraction.preprocess import MEAN, STD, Color, Resize
 from models.clip.layers import LayerNorm, Transformer, constructor_arguments
 from models.clip.positions import Interpolation, check_resolution, resize_positions
-from models.clip.preprocess import MEAN, STD, Color, Resize
 
 REDUCTION = 32  # pixels of the image to one of a ResNet's last map, along each side
 

@@ -15,13 +15,13 @@ from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
+from models.clip.description import WithoutInitialWeights, build_empty, has_mixers, infer_mixers
 from models.clip.layers import ACTIVATIONS
 from models.clip.layouts import Checkpoint, read_checkpoint
 from models.clip.model import CLIP, infer_architecture
 from models.clip.positions import Interpolation
-from models.clip.towers import WithoutInitialWeights, build_empty, has_mixers, infer_mixers
+from store.provenance import file_sha256
 from utils.errors import UserError, check_count, check_option, did_you_mean
-from utils.store.provenance import file_sha256
 
 logger = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from models.clip.device import usable_device
-from models.clip.extractor import Extractor
-from models.clip.precision import Precision, resolve, to_precision
+from extraction.device import usable_device
+from extraction.extractor import Extractor
+from extraction.precision import Precision, resolve, to_precision
 from models.open_clip.model import OpenCLIP
+from store.provenance import file_sha256
 from utils.errors import UserError, check_option, did_you_mean
-from utils.store.provenance import file_sha256
 
 FEATURE_TYPE = "open_clip"
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from models.clip.preprocess import Color, Resize
+from extraction.preprocess import Color, Resize
 from utils.errors import UserError
 
 _RESIZES: dict[str, Resize] = {"shortest": "crop", "squash": "squash"}

@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 from scipy.optimize import minimize
 
-from evaluation.class_images import class_images
-from evaluation.linear_probe import LinearProbe, choose_penalty, fit
+from evaluation.clip.linear_probe import LinearProbe, choose_penalty, fit
+from evaluation.clip.templates import class_weights, find_templates
+from evaluation.clip.zero_shot import ZeroShotClassification, accuracies, confusion_matrix
 from evaluation.subject import unit_rows
-from evaluation.templates import class_weights, find_templates
-from evaluation.zero_shot import ZeroShotClassification, accuracies, confusion_matrix
-from tests.conftest import SHARED
-from tests.evaluation.stand_in import mean_colour, random_features, stand_in
+from pairs.class_images import class_images
+from tests.helpers.shared_data import SHARED
+from tests.helpers.stand_in import mean_colour, random_features, stand_in
 from utils.errors import UserError
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "sky_blue": (0, 0, 255)}

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.captioned_images import scenes
-from evaluation.evaluate import evaluate
+from evaluation.clip.evaluate import evaluate
+from evaluation.clip.retrieval import Retrieval
 from evaluation.report import Report, rounded
 from evaluation.result import Result
-from evaluation.retrieval import Retrieval
 from evaluation.subject import Subject
-from tests.conftest import ROOT
-from tests.tiny_clip import write_tiny_checkpoint
+from pairs.captioned_images import scenes
+from store.provenance import file_sha256
+from tests.helpers.shared_data import ROOT
+from tests.helpers.tiny_clip import write_tiny_checkpoint
 from utils.errors import UserError
-from utils.store.provenance import file_sha256
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.captioned_images import scenes
-from evaluation.geometry import Geometry, effective_rank, uniformity
+from evaluation.clip.geometry import Geometry, effective_rank, uniformity
 from evaluation.subject import unit_rows
-from tests.evaluation.stand_in import random_features, stand_in
+from pairs.captioned_images import scenes
+from tests.helpers.stand_in import random_features, stand_in
 
 
 def test_uniformity_equals_a_loop():

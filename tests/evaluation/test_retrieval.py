@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.captioned_images import CaptionedImages, captions_csv, karpathy, scenes
-from evaluation.retrieval import Retrieval, image_to_text_ranks, rank_metrics, text_to_image_ranks
+from evaluation.clip.retrieval import Retrieval, image_to_text_ranks, rank_metrics, text_to_image_ranks
 from evaluation.subject import unit_rows
-from tests.conftest import SHARED
-from tests.evaluation.stand_in import random_features, stand_in
+from pairs.captioned_images import CaptionedImages, captions_csv, karpathy, scenes
+from tests.helpers.shared_data import SHARED
+from tests.helpers.stand_in import random_features, stand_in
 from utils.errors import UserError
 
 
@@ -28,7 +28,7 @@ def naive_ranks(images, texts, image_of):
 
 @pytest.mark.parametrize("counts", [[1] * 30, [5] * 20, [1, 3, 2, 5, 1, 4]])
 def test_ranks_equal_a_loop(counts, monkeypatch):
-    monkeypatch.setattr("evaluation.retrieval._ROWS", 7)  # several parts
+    monkeypatch.setattr("evaluation.clip.retrieval._ROWS", 7)  # several parts
     rng = np.random.default_rng(0)
     image_of = np.repeat(np.arange(len(counts)), counts)
     images = unit_rows(rng.standard_normal((len(counts), 6)))

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evaluation.sts import TextSimilarity, pearson, spearman
-from evaluation.sts_files import SIX, read_sts
-from tests.conftest import SHARED
-from tests.evaluation.stand_in import bag_of_words, random_features, stand_in
+from evaluation.clip.sts import TextSimilarity, pearson, spearman
+from evaluation.clip.sts_files import SIX, read_sts
+from tests.helpers.shared_data import SHARED
+from tests.helpers.stand_in import bag_of_words, random_features, stand_in
 from utils.errors import UserError
 
 STS = SHARED / "data" / "brmson__dataset-sts"

@@ -1,7 +1,8 @@
 from pathlib import Path
 
 import pytest
-from index_clips import make_clip
+
+from tests.helpers.index_clips import make_clip
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from typing import Any
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from index_clips import index_of
 
+from media.sampling import AtFps, Total, sampler_from
+from media.video import open_video
+from tests.helpers.index_clips import index_of
 from utils.errors import MediaError
-from utils.media.sampling import AtFps, Total, sampler_from
-from utils.media.video import open_video
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 AWKWARD = SHARED / "parity" / "awkward_media"

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
-from shared_data import PARITY, SHARED
 
+from media.images import image_suffixes, load_image, open_image
+from tests.helpers.shared_data import PARITY, SHARED
 from utils.errors import MediaError
-from utils.media.images import image_suffixes, load_image, open_image
 
 RNG = np.random.default_rng(0)
 NOISE = Image.fromarray(RNG.integers(0, 256, (20, 30, 3)).astype(np.uint8))

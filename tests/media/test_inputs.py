@@ -2,11 +2,11 @@ import os
 from pathlib import Path
 
 import pytest
-from shared_data import SHARED
 
+from media.files import find_images, find_media, find_videos
+from media.video import open_video
+from tests.helpers.shared_data import SHARED
 from utils.errors import MediaError, UserError
-from utils.media.inputs import find_images, find_media, find_videos
-from utils.media.video import open_video
 
 
 def touch(folder: Path, *names: str) -> list[str]:

@@ -5,13 +5,13 @@ from fractions import Fraction
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from index_clips import make_clip
 
+from media import reencode
+from media.reencode import kept_path, through_file, write_rows
+from media.sampling import AtFps, Total
+from media.video import open_video
+from tests.helpers.index_clips import make_clip
 from utils.errors import MediaError
-from utils.media import reencode
-from utils.media.reencode import kept_path, through_file, write_rows
-from utils.media.sampling import AtFps, Total
-from utils.media.video import open_video
 from utils.types import Row
 
 CLIPS = {

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from index_clips import index_of, make_clip
 
+from media.sampling import AtFps, EveryFrame, Total, parse_rate, retimed, sampler_from
+from media.video import open_video
+from tests.helpers.index_clips import index_of, make_clip
 from utils.errors import MediaError, UserError
-from utils.media.sampling import AtFps, EveryFrame, Total, parse_rate, retimed, sampler_from
-from utils.media.video import open_video
 
 TICK = Fraction(1, 1000)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from media.sharding import parse_shard, select
 from utils.errors import UserError
-from utils.media.sharding import parse_shard, select
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,16 @@ from typing import Any
 
 import av
 import pytest
-from index_clips import index_of, make_clip
-from shared_data import SHARED
 
+from media import sparse, video
+from media.nal import CodedPictures
+from media.packets import scan
+from media.sampling import AtFps, Sampler, Total
+from media.sparse import NotAsAnnouncedError, announced
+from media.video import open_video
+from tests.helpers.index_clips import index_of, make_clip
+from tests.helpers.shared_data import SHARED
 from utils.errors import MediaError
-from utils.media import sparse, video
-from utils.media.nal import CodedPictures
-from utils.media.packets import scan
-from utils.media.sampling import AtFps, Sampler, Total
-from utils.media.sparse import NotAsAnnouncedError, announced
-from utils.media.video import open_video
 
 CLOSED = {"g": "10", "bf": "3", "threads": "1"}
 X265 = {"x265-params": "keyint=10:open-gop=0:log-level=none"}

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from shared_data import SHARED
 
+from media.texts import find_texts, read_texts
+from tests.helpers.shared_data import SHARED
 from utils.errors import MediaError, UserError
-from utils.media.texts import find_texts, read_texts
 
 
 def lines(path) -> list[tuple[str, str]]:

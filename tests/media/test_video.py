@@ -5,13 +5,13 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from index_clips import index_of, make_clip
 
+from media.clock import Clock, PtsOrDts, nearest
+from media.packets import scan
+from media.rgb import turn_filters
+from media.video import open_video
+from tests.helpers.index_clips import index_of, make_clip
 from utils.errors import MediaError
-from utils.media.clock import Clock, PtsOrDts, nearest
-from utils.media.packets import scan
-from utils.media.rgb import turn_filters
-from utils.media.video import open_video
 
 MPEG4 = {"codec": "mpeg4", "options": {"qmin": "1", "qmax": "1"}}
 VFR = [*range(10), *range(10, 40, 3)]

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from store import claims as claims_module
+from store import owners as owners_module
+from store.claims import Claim, Claims
+from store.owners import Owners
 from utils.errors import UserError
-from utils.store import claims as claims_module
-from utils.store import owners as owners_module
-from utils.store.claims import Claim, Claims
-from utils.store.owners import Owners
 
 ROOT = Path(__file__).parents[2]
 NAME = "clip/ViT-B_32/dog"
@@ -78,7 +78,7 @@ def within(*, seconds: float, happens: Callable[[], bool]) -> bool:
 
 def child(folder: Path, code: str) -> subprocess.Popen[str]:
     """A process with `claims` on `folder`; it prints "ready" where the code says so."""
-    start = "import os, sys, time; from pathlib import Path; from utils.store.claims import Claims"
+    start = "import os, sys, time; from pathlib import Path; from store.claims import Claims"
     lines = f"{start}\nclaims = Claims(Path(sys.argv[1]))\n{code}"
     return subprocess.Popen([sys.executable, "-c", lines, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from store import item_files
+from store.handlers import SaveNumpy, SavePickle
 from utils.errors import MediaError, UserError
-from utils.store import item_files
-from utils.store.handlers import SaveNumpy, SavePickle
 from utils.types import Features, Handler, Item
 
 FOLDER = "clip/ViT-B_32"

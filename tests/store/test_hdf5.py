@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 import pytest
 
+from store import journal
+from store.hdf5 import SaveHdf5, read_items
 from utils.errors import MediaError, UserError
-from utils.store import journal
-from utils.store.hdf5 import SaveHdf5, read_items
 from utils.types import Features, Item
 
 Make = Callable[..., Features]

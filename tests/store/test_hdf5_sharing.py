@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from apps.convert import convert
+from store import hdf5
+from store.handlers import SaveNpz, SaveNumpy
+from store.hdf5 import SavedItem, SaveHdf5, read_items
+from store.reading import find_saved, read_saved
 from utils.errors import MediaError, UserError
-from utils.store import hdf5
-from utils.store.handlers import SaveNpz, SaveNumpy
-from utils.store.hdf5 import SavedItem, SaveHdf5, read_items
-from utils.store.reading import find_saved, read_saved
 from utils.types import Features
 
 Make = Callable[..., Features]

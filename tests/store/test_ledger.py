@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from store.ledger import Ledger
 from utils.errors import UserError
-from utils.store.ledger import Ledger
 from utils.types import Item
 
 ROOT = Path(__file__).parents[2]
@@ -103,7 +103,7 @@ def test_unknown_status_is_refused() -> None:
 def test_two_processes_append_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     code = (
-        "import sys; from pathlib import Path; from utils.store.ledger import Ledger; from utils.types import Item\n"
+        "import sys; from pathlib import Path; from store.ledger import Ledger; from utils.types import Item\n"
         "ledger = Ledger(sys.argv[1], settings={'long': 'x' * 9000})\n"
         "for number in range(150):\n"
         "    ledger.add(Item(Path('v'), f'{sys.argv[2]}{number}'), 'failed', reason=sys.argv[2] * (number * 100))\n"

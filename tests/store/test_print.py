@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from store.handlers import Print
 from utils.errors import MediaError
-from utils.store.handlers import Print
 from utils.types import Features
 
 Make = Callable[..., Features]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from store.provenance import file_sha256, software, source_facts
 from utils.errors import MediaError
-from utils.store.provenance import file_sha256, software, source_facts
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +30,7 @@ def test_software_names_everything_the_numbers_depend_on() -> None:
 
 
 def test_asking_for_versions_does_not_import_torch() -> None:
-    code = "import sys; from utils.store.provenance import software; software(); sys.exit('torch' in sys.modules)"
+    code = "import sys; from store.provenance import software; software(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 

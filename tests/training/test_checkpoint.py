@@ -7,14 +7,14 @@ import sys
 
 import pytest
 import torch
-from tiny_clip import TINY, TINY_RESNET
 
+from models.clip.description import describe
 from models.clip.mixer import TextMixer, VisionMixer
 from models.clip.model import CLIP
-from models.clip.towers import describe
 from models.clip.weights import load_model
+from tests.helpers.tiny_clip import TINY, TINY_RESNET
 from training.checkpoint import load, save
-from training.contrastive import export
+from training.contrastive.task import export
 from training.recording import Recorder
 from utils.command_line import CONFIGS
 from utils.errors import UserError

@@ -9,8 +9,8 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
+from training.contrastive.losses import ClipLoss, IdInfoNCE, Sigmoid, SoftTargets
 from training.distributed import average_gradients, gather, process_group, rank, world_size
-from training.losses import ClipLoss, IdInfoNCE, Sigmoid, SoftTargets
 
 LOSSES = (ClipLoss, IdInfoNCE, SoftTargets, Sigmoid)
 

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_clip import tiny_model
 
-from training.losses import ClipLoss, IdInfoNCE, Sigmoid, SoftTargets
+from tests.helpers.tiny_clip import tiny_model
+from training.contrastive.losses import ClipLoss, IdInfoNCE, Sigmoid, SoftTargets
 
 LOSSES = (ClipLoss, IdInfoNCE, SoftTargets, Sigmoid)
 LOG_SCALE = 1.3

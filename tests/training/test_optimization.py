@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 from models.clip.model import CLIP
-from tests.training.small_data import RESNET, TEXT
+from tests.helpers.small_data import RESNET, TEXT
 from training.optimization import (
     Constant,
     Cosine,

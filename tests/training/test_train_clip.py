@@ -16,7 +16,10 @@ from hydra.utils import call
 
 from models import clip
 from models.clip.model import CLIP
-from tests.training.small_data import (
+from pairs.augment import Augment
+from pairs.batches import View
+from pairs.loading import Loading
+from tests.helpers.small_data import (
     COLOURS,
     RESNET,
     TEXT,
@@ -29,18 +32,15 @@ from tests.training.small_data import (
     write_shard,
 )
 from training import fit
-from training.augment import Augment
 from training.checkpoint import load
 from training.compute import Compute
-from training.contrastive import ContrastiveTask, backward, recall_at_1
-from training.evaluators import ZeroShot
-from training.loading import Loading
-from training.losses import ClipLoss, IdInfoNCE
+from training.contrastive.evaluators import ZeroShot
+from training.contrastive.losses import ClipLoss, IdInfoNCE
+from training.contrastive.task import ContrastiveTask, backward, recall_at_1
+from training.contrastive.train_clip import train
 from training.optimization import Plateau, adamw
-from training.pairs import View
 from training.recompute import recompute_blocks
 from training.step import step
-from training.train_clip import train
 from utils.command_line import CONFIGS, prepare
 from utils.errors import UserError, user_error_in
 
@@ -99,13 +99,13 @@ def stop_after(monkeypatch, steps: int) -> None:
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 8])
 def test_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, monkeypatch, steps):
     changed = {"text": Dropped, "vision": RESNET, "ema_decay": 0.9, "data": eight_pairs(Augment("shift", colour=0.2))}
-    monkeypatch.setattr("training.contrastive.describe", lambda model: {})  # `Dropped` is no tower of ours
+    monkeypatch.setattr("training.contrastive.task.describe", lambda model: {})  # `Dropped` is no tower of ours
     assert train(**arguments(tmp_path / "whole", **changed)) == 0
     stop_after(monkeypatch, steps)
     assert train(**arguments(tmp_path / "parts", **changed)) == 128 + signal.SIGTERM
     assert load(tmp_path / "parts/last.pt")["step"] == steps
     monkeypatch.undo()
-    monkeypatch.setattr("training.contrastive.describe", lambda model: {})
+    monkeypatch.setattr("training.contrastive.task.describe", lambda model: {})
     assert train(**arguments(tmp_path / "parts", **changed)) == 0
     assert_same(state(tmp_path / "parts"), state(tmp_path / "whole"))
     assert_same(state(tmp_path / "parts", "best.pt"), state(tmp_path / "whole", "best.pt"))
@@ -319,8 +319,8 @@ from pathlib import Path
 
 from torch.optim import SGD
 
-from tests.training.small_data import arguments, eight_pairs
-from training.train_clip import train
+from tests.helpers.small_data import arguments, eight_pairs
+from training.contrastive.train_clip import train
 
 folder, batch_size = Path(sys.argv[1]), int(sys.argv[2])
 data = eight_pairs(captions_each=1)  # captions are drawn by each process for itself

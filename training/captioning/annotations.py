@@ -5,8 +5,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from media.caption_files import CSV_COLUMNS, csv_rows, read_karpathy
 from utils.errors import UserError
-from utils.media.captions import CSV_COLUMNS, csv_rows, read_karpathy
 
 TRAIN_SPLITS = ("train", "restval")  # restval: images of COCO's validation set that Karpathy's split trains on
 END_WORD = "<eos>"  # a caption that ends is better than one that was cut off: CIDEr-D counts the end as a word

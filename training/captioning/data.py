@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
+from extraction.one_thread import use_one_thread_here
 from models.captioner.vocabulary import Vocabulary
+from pairs.loading import Loading, generator_for, shared_out, whole_batches
 from training.captioning.features import Embeddings, Grids
 from training.captioning.labels import Labels
-from training.loading import Loading, generator_for, shared_out, whole_batches
 from utils.errors import UserError, check_count
-from utils.one_thread import use_one_thread_here
 
 Caption = list[str]  # words
 

@@ -15,11 +15,11 @@ import h5py
 import numpy as np
 from jaxtyping import Float, Float32
 
+from store.hdf5 import RECORD
+from store.item_files import META
+from store.record import parse_record, read_record
 from training.captioning.labels import LabelledImage
 from utils.errors import UserError, some
-from utils.store.hdf5 import RECORD
-from utils.store.item_files import META
-from utils.store.record import parse_record, read_record
 
 _HDF5_ENDINGS = (".h5", ".hdf5")
 

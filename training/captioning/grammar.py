@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from models.clip.clip_s import PREFIX, prefixed
+from models.clip.description import describe
 from models.clip.model import CLIP
 from models.clip.text import TextTransformer
-from models.clip.towers import describe
+from models.clip_s import PREFIX, prefixed
+from pairs.loading import Loading
 from training import distributed
 from training.captioning.grammar_data import GrammarBatch, GrammarData
 from training.captioning.grammar_findings import Finding, summary, truth
@@ -25,8 +26,7 @@ from training.captioning.grammar_head import GrammarHead
 from training.captioning.reward_text import shortened
 from training.checkpoint import save
 from training.compute import Compute
-from training.loading import Loading
-from training.losses import ClipLoss
+from training.contrastive.losses import ClipLoss
 from training.task import LOWEST_LOSS, Goal, Values
 from utils.errors import UserError
 

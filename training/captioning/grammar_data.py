@@ -10,6 +10,8 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from models.captioner.vocabulary import Vocabulary
+from pairs.loading import Loading, generator_for, shared_out, whole_batches
+from pairs.sources import given
 from training.captioning.annotations import TRAIN_SPLITS
 from training.captioning.data import LabelledGrids
 from training.captioning.features import Embeddings, open_embeddings
@@ -17,8 +19,6 @@ from training.captioning.label_files import open_labels
 from training.captioning.labels import Labels
 from training.captioning.negatives import Negative, corrupt
 from training.captioning.sources import scenes as caption_scenes
-from training.data import given
-from training.loading import Loading, generator_for, shared_out, whole_batches
 from utils.errors import UserError
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from evaluation.retrieval import image_to_text_ranks, rank_metrics, text_to_image_ranks
+from evaluation.clip.retrieval import image_to_text_ranks, rank_metrics, text_to_image_ranks
 from training.captioning.grammar_data import GrammarBatch
 from training.captioning.grammar_head import GRAMMATICAL
 

@@ -13,12 +13,12 @@ import h5py
 import numpy as np
 
 from models.captioner.vocabulary import Vocabulary
+from pairs.sources import given
+from store.atomic import atomic_write, remove
+from store.plain_json import encode
+from store.provenance import file_sha256
 from training.captioning.labels import LabelledImage, Labels
-from training.data import given
 from utils.errors import UserError
-from utils.store.atomic import atomic_write, remove
-from utils.store.plain_json import encode
-from utils.store.provenance import file_sha256
 
 NAME = "captions"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from pairs.picture_folders import Files, Folder
+from pairs.sources import given
 from training.captioning.annotations import AnnotatedImage, words_of
-from training.data import given
 from utils.errors import UserError, check_count
-from utils.media.pictures import Files, Folder
 
 
 @dataclass(frozen=True)

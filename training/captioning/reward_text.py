@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from models.clip.clip_s import prefixed
 from models.clip.model import CLIP
 from models.clip.text import TextTransformer
 from models.clip.weights import find_weights, load_model
+from models.clip_s import prefixed
 from utils.errors import UserError, check_text
 
 

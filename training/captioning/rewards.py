@@ -20,12 +20,12 @@ from torch import Tensor
 
 from evaluation.captions.cider import CiderD, DocumentFrequency
 from evaluation.captions.clip_score import harmonic_mean, reference_similarity
-from models.clip.clip_s import PREFIX, clip_s
+from models.clip_s import PREFIX, clip_s
+from pairs.sources import given
 from training.captioning.annotations import END_WORD
 from training.captioning.data import Caption, CaptionBatch, CaptionSource
 from training.captioning.grammar_head import load_head
 from training.captioning.reward_text import check_width, frozen_text
-from training.data import given
 from utils.errors import UserError, check_number
 
 

@@ -15,19 +15,19 @@ from jaxtyping import Float16, Float32, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from models.clip.device import usable_device
+from extraction.device import usable_device
+from extraction.preprocess import normalize
 from models.clip.model import CLIP
-from models.clip.preprocess import normalize
 from models.clip.vision import ModifiedResNet
 from models.clip.weights import load_model
-from training.augment import fit
+from pairs.augment import fit
+from pairs.picture_folders import as_picture
+from pairs.scenes.facts import Facts, Split, draw_facts, in_split
+from pairs.scenes.scenes import Scene, draw_scene
+from store.atomic import atomic_write
+from store.plain_json import encode as encode_json
+from store.provenance import file_sha256
 from utils.errors import UserError, check_count
-from utils.media.pictures import as_picture
-from utils.scenes.facts import Facts, Split, draw_facts, in_split
-from utils.scenes.scenes import Scene, draw_scene
-from utils.store.atomic import atomic_write
-from utils.store.plain_json import encode as encode_json
-from utils.store.provenance import file_sha256
 
 _ATTEMPTS = 100_000
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from models.clip.device import usable_device
+from extraction.device import usable_device
 from models.clip.weights import find_weights, load_model
+from pairs.scenes.scenes import Scene
+from pairs.sources import given
 from training.captioning.annotations import TRAIN_SPLITS, AnnotatedImage, words_of
 from training.captioning.data import CaptionData, LabelledGrids
 from training.captioning.features import Embeddings, Grids, open_embeddings, open_grids
@@ -16,9 +18,7 @@ from training.captioning.label_files import open_labels
 from training.captioning.labels import Labels, make_labels, make_vocabulary
 from training.captioning.photo_set import PhotoSet
 from training.captioning.scene_features import SceneSet, encode_pictures, scene_features
-from training.data import given
 from utils.errors import check_count
-from utils.scenes.scenes import Scene
 
 
 def karpathy(

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from models.captioner.checkpoint import describe, save_captioner
 from models.captioner.model import Captioner
+from pairs.loading import Loading
 from training.captioning.data import CaptionBatch, CaptionData
 from training.captioning.rewards import Reward
 from training.captioning.validation import CaptionValidation
 from training.compute import Compute
-from training.loading import Loading
 from training.task import Goal, Values
 
 HIGHEST_CIDER = Goal("held_out/cider", highest=True)

@@ -13,17 +13,17 @@ from models.captioner.model import Captioner
 from models.captioner.options import Decoding
 from models.clip.layouts import weights_file
 from models.clip.weights import URLS, find_weights
+from pairs.loading import Loading
+from store.plain_json import plain
+from store.provenance import file_sha256
 from training.captioning.data import CaptionData
 from training.captioning.rewards import ClipSReward, Reward
 from training.captioning.task import CaptionerTask, Objective
 from training.captioning.validation import CaptionValidation
 from training.distributed import process_group
 from training.fit import Plan, fit
-from training.loading import Loading
 from training.task import Goal
 from utils.errors import UserError, check_option
-from utils.store.plain_json import plain
-from utils.store.provenance import file_sha256
 
 logger = logging.getLogger(__name__)
 USUAL = {"grid_pool": 1, "convert_rgb": "after_resize"}  # of grids that are not described further

@@ -2,9 +2,9 @@
 
 import torch
 
-from models.clip.clip_s import PREFIX
 from models.clip.text import TextTransformer
 from models.clip.weights import find_weights, load_model
+from models.clip_s import PREFIX
 from training.captioning.grammar import GrammarLoss, GrammarTask
 from training.captioning.grammar_data import GrammarData
 from training.distributed import process_group

@@ -11,13 +11,13 @@ from models.captioner.decoding import decode
 from models.captioner.model import Captioner
 from models.captioner.options import Decoding
 from models.captioner.vocabulary import Vocabulary
+from pairs.loading import Loading
 from training.agreement import from_all
 from training.captioning.data import CaptionBatch, CaptionSource
 from training.captioning.mle import summed_loss
 from training.captioning.parts import parts
 from training.captioning.rewards import Reward, RewardImages
 from training.compute import Compute
-from training.loading import Loading
 
 
 @dataclass(frozen=True)

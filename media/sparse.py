@@ -1,0 +1,128 @@
+"""Decodes only those parts of a video that rows show.
+
+Eight rows of a long video need not cost the decoding of all of it: `packets.scan` tells where a decoder can begin as if
+nothing had been before. The frames are the same to the bit. What does not come out as the packets announced it raises
+`NotAsAnnouncedError`, and has to be read from the beginning.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.video.stream import VideoStream
+
+from media.clock import Clock
+from media.opening import open_stream
+from media.packets import PacketTable, holds_frame
+from utils.types import Frame, Row
+
+_WORTH_IT = 0.7  # of the packets, at most; else all are decoded, so that all damage is seen
+
+Retime = Callable[[Iterator[Frame]], Iterator[Row]]
+
+
+class NotAsAnnouncedError(Exception):
+    """Something did not decode, or frames came out that the packets do not have."""
+
+
+@dataclass(slots=True, eq=False)
+class Announced:
+    """A frame whose time is known from its packet, and whose picture is not decoded."""
+
+    index: int
+    packet: int  # its number in decoding order
+    seconds: Fraction
+    clock_seconds: Fraction
+    duration_seconds: Fraction
+
+    def to_rgb(self) -> np.ndarray:
+        raise NotImplementedError("this frame tells its time; its picture is not decoded")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Packets `first`..`last` go to the decoder, for the sake of the packets `wanted`, in the order they are shown."""
+
+    first: int
+    last: int
+    wanted: list[int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rows of `Announced` frames, and what has to be decoded for their pictures."""
+
+    rows: list[Row]
+    parts: list[Part]
+    table: PacketTable
+
+    @classmethod
+    def of(cls, table: PacketTable, retime: Retime, clock: Clock, last_tick: int | None) -> "Plan | None":
+        """None where nearly everything would be decoded, or there is no row."""
+        rows = list(retime(announced(table, clock, last_tick)))
+        packets = dict.fromkeys(row.frame.packet for row in rows)  # pyright: ignore[reportAttributeAccessIssue]
+        parts = parts_for(list(packets), table)
+        num_decoded = sum(part.last - part.first + 1 for part in parts)
+        return cls(rows, parts, table) if rows and num_decoded <= _WORTH_IT * len(table.pts) else None
+
+
+def announced(table: PacketTable, clock: Clock, last_tick: int | None) -> Iterator[Announced]:
+    """All frames in the order they are shown; times as `VideoReader.frames` has them."""
+    for index, packet in enumerate(np.argsort(table.pts).tolist()):
+        pts, duration = int(table.pts[packet]), int(table.durations[packet])
+        if last_tick is not None and pts < last_tick < pts + duration:
+            duration = last_tick - pts
+        stamp = clock.stamp(pts, duration)
+        yield Announced(index, packet, stamp.seconds, stamp.clock_seconds, stamp.duration_seconds)
+
+
+def parts_for(packets: Sequence[int], table: PacketTable) -> list[Part]:
+    """For packets in the order they are shown: from the last start before each of them."""
+    starts = np.flatnonzero(table.starts)
+    wanted: dict[int, list[int]] = {}
+    for packet in packets:
+        wanted.setdefault(int(starts[np.searchsorted(starts, packet, side="right") - 1]), []).append(packet)
+    return [Part(first, max(own), own) for first, own in wanted.items()]
+
+
+def pictures_of(plan: Plan, path: Path, *, threads: int) -> Iterator[av.VideoFrame]:
+    """One for each different frame of the rows, in their order. NotAsAnnouncedError at anything unexpected."""
+    container, stream = open_stream(path)
+    with container:
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = threads
+        packets = enumerate(filter(holds_frame, container.demux(stream)))
+        try:
+            for part in plan.parts:
+                yield from _only(plan.table.pts[part.wanted].tolist(), _decode_part(part, packets, stream))
+        except (FFmpegError, OSError) as error:
+            raise NotAsAnnouncedError from error
+
+
+def _decode_part(part: Part, packets: Iterator[tuple[int, av.Packet]], stream: VideoStream) -> Iterator[av.VideoFrame]:
+    for number, packet in packets:
+        if number >= part.first:
+            yield from packet.decode()
+        if number == part.last:
+            break
+    yield from stream.codec_context.decode(None)
+    stream.codec_context.flush_buffers()
+
+
+def _only(wanted: Sequence[int], pictures: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """Those with the wanted pts; NotAsAnnouncedError unless all come, whole and in order."""
+    due, last_pts = deque(wanted), None
+    for picture in pictures:
+        if picture.is_corrupt or picture.pts is None or (last_pts is not None and picture.pts <= last_pts):
+            raise NotAsAnnouncedError
+        last_pts = picture.pts
+        if due and picture.pts == due[0]:
+            due.popleft()
+            yield picture
+    if due:
+        raise NotAsAnnouncedError

@@ -1,0 +1,82 @@
+"""What happens to finished captions: options of `on_caption`. Rows are `Features.predictions` with a `caption`."""
+
+import itertools
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+from store.handlers import Save
+from store.item_files import Content, Form, same_bytes
+from utils.types import Features, Item
+
+
+class PrintCaptions:
+    """One line a caption: the file, for videos the time, the caption, its CLIP-S."""
+
+    saves = False
+
+    def done(self, item: Item, folder: str, settings: dict[str, Any]) -> bool:
+        return False
+
+    def __call__(self, features: Features) -> None:
+        tqdm.write("\n".join(_lines(features)), file=sys.stdout)
+
+
+def _lines(features: Features) -> list[str]:
+    timed = "timestamps_ms" in features.arrays
+    return [
+        "  ".join(
+            [
+                str(features.item.path),
+                *([_clock(row["timestamp_ms"])] if timed else []),
+                row["caption"],
+                f"(CLIP-S {row['clip_s']:.3f})",
+            ]
+        )
+        for row in features.predictions
+    ]
+
+
+def _caption_files(features: Features) -> dict[str, Content]:
+    """`<item>.txt` with a caption a line; for videos and animations subtitles, `<item>.vtt`."""
+    texts = {".txt": "".join(f"{row['caption']}\n" for row in features.predictions)}
+    if "timestamps_ms" in features.arrays:
+        texts[".vtt"] = web_vtt(features)
+    return {ending: Content(lambda file, text=text: file.write(text.encode())) for ending, text in texts.items()}
+
+
+def web_vtt(features: Features) -> str:
+    """WebVTT subtitles. A caption is shown until the next one; equal ones in a row are one cue."""
+    starts = [float(milliseconds) for milliseconds in features.arrays["timestamps_ms"]]
+    steps = [after - before for before, after in itertools.pairwise(starts)]
+    fps = float(features.arrays["fps"]) if "fps" in features.arrays else 0.0
+    last = 1000 / fps if fps else steps[-1] if steps else 1000.0
+    cues: list[tuple[float, float, str]] = []
+    for row, (start, end) in enumerate(zip(starts, [*starts[1:], starts[-1] + last], strict=True)):
+        caption = features.predictions[row]["caption"]
+        if cues and cues[-1][2] == caption:
+            cues[-1] = cues[-1][0], end, caption
+        else:
+            cues.append((start, end, caption))
+    shown = [f"{_clock(start)} --> {_clock(end)}\n{_escaped(caption)}\n" for start, end, caption in cues]
+    return "\n".join(["WEBVTT\n", *shown])
+
+
+def _clock(milliseconds: float) -> str:
+    """`00:01:02.040`; hours go on behind 23, days are unknown to subtitles."""
+    seconds, rest = divmod(round(milliseconds), 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{seconds:02}.{rest:03}"
+
+
+def _escaped(text: str) -> str:
+    """A cue's text may hold no arrow and no markup; an empty one is shown as a dash."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") or "-"
+
+
+class SaveCaptions(Save):
+    """`<item>.txt`, `<item>.vtt` for videos, and all of it with times and CLIP-S in `<item>_predictions.json`."""
+
+    form = Form("captions", _caption_files, same_bytes)

@@ -1,0 +1,73 @@
+"""Where numbers come from: versions of the software, facts of the source file, checksums."""
+
+import hashlib
+import platform
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from utils.errors import MediaError
+from utils.types import Item
+
+TOOL = "torch_zoo"
+# Read from the packages' metadata: importing torch only to ask for its version costs seconds.
+_PACKAGES = ("torch", "torchvision", "av", "numpy", "pillow")
+
+
+def software() -> dict[str, Any]:
+    """Versions of the tool and of everything the numbers can depend on; "not installed" where that is so."""
+    versions: dict[str, Any] = {TOOL: tool_version(), "python": platform.python_version()}
+    versions |= {package: _package_version(package) for package in _PACKAGES}
+    versions["libav"] = _libav_versions()
+    versions["platform"] = platform.platform()
+    return versions
+
+
+def tool_version() -> str:
+    """The version of the checkout in use; that of the installed package where there is no checkout."""
+    pyproject = Path(__file__).parents[1] / "pyproject.toml"
+    if pyproject.is_file():
+        project = tomllib.loads(pyproject.read_text(encoding="utf-8")).get("project", {})
+        if project.get("name") == TOOL:
+            return project["version"]
+    return _package_version(TOOL)
+
+
+def _package_version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _libav_versions() -> dict[str, str]:
+    """The decoder libraries inside PyAV, for example `{"libavcodec": "62.11.100"}`."""
+    try:
+        import av  # late: a run over images or texts never needs it
+    except ImportError:
+        return {}
+    return {name: ".".join(map(str, version)) for name, version in av.library_versions.items()}
+
+
+def source_facts(path: Path | str) -> dict[str, Any]:
+    """`path` as given, `size_bytes` and `mtime` (seconds since 1970) of an input file. Raises MediaError."""
+    try:
+        facts = Path(path).stat()
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be read ({error.strerror}): check the path") from error
+    return {"path": str(path), "size_bytes": facts.st_size, "mtime": facts.st_mtime}
+
+
+def item_source(item: Item) -> dict[str, Any]:
+    """By what an item's source is recognised: facts of its file, or the checksum of its texts. Raises MediaError."""
+    if not item.texts:
+        return source_facts(item.path)
+    content = "\n".join(item.texts).encode("utf-8", "surrogatepass")
+    return {"path": str(item.path), "texts_sha256": hashlib.sha256(content).hexdigest()}
+
+
+def file_sha256(path: Path | str) -> str:
+    """Hexadecimal sha256 of a file of any size in constant memory. Raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

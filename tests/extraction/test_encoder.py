@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+import torch
+
+from extraction.encoder import Encoder
+from extraction.preprocess import normalize
+from models.clip.mixer import TextMixer
+from models.clip.model import CLIP
+from models.clip.tokenizer import tokenize
+from tests.helpers.tiny_clip import tiny_model
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    return Encoder(tiny_model(), device=CPU, precision="fp32")
+
+
+@pytest.fixture
+def pixels() -> torch.Tensor:
+    return torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+
+
+def test_images_are_normalised_then_encoded(encoder: Encoder, pixels: torch.Tensor) -> None:
+    features = encoder.images(pixels)
+    with torch.no_grad():
+        expected = tiny_model().encode_image(normalize(pixels)).numpy()
+    assert (features.shape, features.dtype) == ((5, 16), np.float32)
+    np.testing.assert_allclose(features, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4])
+def test_a_batch_too_large_for_the_memory_is_halved(
+    encoder: Encoder, pixels: torch.Tensor, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, encode = encoder.images(pixels), encoder.model.encode_image
+
+    def with_little_memory(batch: torch.Tensor) -> torch.Tensor:
+        if len(batch) > limit:
+            raise torch.OutOfMemoryError("out of memory")
+        return encode(batch)
+
+    monkeypatch.setattr(encoder.model, "encode_image", with_little_memory)
+    np.testing.assert_allclose(encoder.images(pixels), whole, atol=1e-5)
+
+
+def test_a_single_image_too_large_for_the_memory_raises(
+    encoder: Encoder, pixels: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_memory(batch: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(encoder.model, "encode_image", without_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        encoder.images(pixels)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 256])
+def test_texts_in_batches(encoder: Encoder, batch_size: int) -> None:
+    texts = ["a cat", "a dog", "", "two dogs , one frisbee", "a cat"]
+    with torch.no_grad():
+        expected = tiny_model().encode_text(tokenize(texts)).numpy()
+    np.testing.assert_allclose(encoder.texts(texts, batch_size=batch_size), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 77), (3, 77), (4, 20)])
+def test_token_ids_need_no_columns_after_the_last_end(encoder: Encoder, shape: tuple[int, int]) -> None:
+    batch, columns = shape
+    tokens = tokenize(["a cat", "two dogs , one frisbee", "", "a cat"][:batch])[:, :columns]
+    with torch.no_grad():
+        expected = tiny_model().encode_text(tokens).numpy()
+    features = encoder.tokens(tokens)
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features, expected, atol=1e-6 * np.abs(expected).max(), rtol=0)
+
+
+def test_only_columns_up_to_the_last_end_are_computed(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, transformer = [], encoder.model.text.transformer
+    compute = transformer.forward
+
+    def recorded(x: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(x.shape[:2]))
+        return compute(x)
+
+    monkeypatch.setattr(transformer, "forward", recorded)
+    encoder.texts(["a cat", "two dogs , one frisbee", "", "a cat"], batch_size=2)
+    assert seen == [(2, 4), (2, 7)]  # sorted by length: "" (2 tokens) with "a cat" (4), then "a cat" with the longest
+
+
+def test_other_text_towers_get_all_columns() -> None:
+    """A Mixer refuses fewer: it has weights for every position."""
+    text = TextMixer(vocab_size=49408, width=16, layers=1, embed_dim=16)
+    text.initialize()
+    model = CLIP(tiny_model().visual, text).eval()
+    texts = ["a cat", "two dogs , one frisbee", ""]
+    with torch.no_grad():
+        expected = model.encode_text(tokenize(texts)).numpy()
+    np.testing.assert_allclose(Encoder(model, device=CPU).texts(texts, batch_size=1), expected, atol=1e-5)
+
+
+def test_no_texts(encoder: Encoder) -> None:
+    assert encoder.texts([]).shape == (0, 16)
+
+
+def test_texts_longer_than_the_context_are_cut_only_if_asked(encoder: Encoder) -> None:
+    long = "dog " * 100
+    with pytest.raises(RuntimeError, match="102 tokens"):
+        encoder.texts([long])
+    assert encoder.texts([long], truncate=True).shape == (1, 16)
+
+
+def test_logit_scale(encoder: Encoder) -> None:
+    assert encoder.logit_scale == pytest.approx(1 / 0.07, rel=1e-6)

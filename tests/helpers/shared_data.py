@@ -1,0 +1,9 @@
+"""Where data and weights are that do not come with the repository."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared"
+PARITY = SHARED / "parity"
+VIT_B_32 = Path(os.environ.get("TORCH_ZOO_VIT_B_32", "~/.cache/clip/ViT-B-32.pt")).expanduser()

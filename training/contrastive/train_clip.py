@@ -1,0 +1,48 @@
+"""Train a CLIP model: data, model, and the loop that all training jobs share (`training.fit`)."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from models.clip.model import CLIP
+from pairs.batches import Source, Splits
+from training.contrastive.task import ContrastiveTask, Evaluator
+from training.distributed import process_group
+from training.fit import Plan, fit
+from training.recompute import recompute_blocks
+
+
+def train(
+    *,
+    data: Splits,
+    vision: Callable[[], nn.Module],
+    text: Callable[[], nn.Module],
+    loss: nn.Module,
+    plan: Plan,
+    activation_checkpointing: bool = False,
+    compile_towers: bool = False,
+    evaluators: Sequence[Evaluator] = (),
+) -> int:
+    """Returns the exit status of `fit`. `vision` and `text` build the towers once the seed is set.
+
+    For the plan's `accumulation` see `contrastive.backward`.
+    """
+    with process_group(plan.device) as group:
+        torch.manual_seed(plan.seed)
+        model = build_model(vision, text, data.train).to(group.device)
+        if activation_checkpointing:
+            recompute_blocks(model)
+        if compile_towers:
+            model.visual.compile()
+            model.text.compile()
+        return fit(ContrastiveTask(model, loss.to(group.device), data, evaluators), plan, group)
+
+
+def build_model(vision: Callable[[], nn.Module], text: Callable[[], nn.Module], source: Source) -> CLIP:
+    """With initial (or pretrained) weights. A text tower without a vocabulary learns one."""
+    model = CLIP(vision(), text())
+    if hasattr(model.text, "learn_vocabulary") and not model.text.vocabulary:
+        model.text.learn_vocabulary(source.all_captions())  # pyright: ignore[reportCallIssue]
+    model.initialize()
+    return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
