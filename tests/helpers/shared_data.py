@@ -4,6 +4,6 @@ import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SHARED = ROOT.parent / "shared"
+SHARED = Path(os.environ.get("TORCH_ZOO_SHARED", ROOT.parent / "shared"))  # set: as if it were there
 PARITY = SHARED / "parity"
 VIT_B_32 = Path(os.environ.get("TORCH_ZOO_VIT_B_32", "~/.cache/clip/ViT-B-32.pt")).expanduser()
