@@ -5,6 +5,7 @@ program that imageio_ffmpeg brings, run here as an oracle on one decoder thread;
 established, are in COUNTS. Everything is read with `on_damage="keep"`, as that program does.
 """
 
+import functools
 import hashlib
 import json
 import subprocess
@@ -19,17 +20,17 @@ import pytest
 from media.sampling import AtFps, Total, sampler_from
 from media.video import open_video
 from tests.helpers.index_clips import index_of
+from tests.helpers.shared_data import SHARED, shared_files
 from utils.errors import MediaError
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 AWKWARD = SHARED / "parity" / "awkward_media"
 DATA = SHARED / "data"
 FOLDERS = ["generated_awkward", "dmlc__decord", "Eyevinn__mp4ff", "Zulko__moviepy", "imageio__imageio-binaries"]
 
 pytestmark = pytest.mark.shared
 
-FACTS: dict[str, Any] = json.loads((AWKWARD / "media.json").read_text())["files"] if AWKWARD.is_dir() else {}
-FILES = sorted(str(path.relative_to(DATA)) for f in FOLDERS for path in (DATA / f).rglob("*") if path.is_file())
+AWKWARD_FILES = shared_files("parity/awkward_media")
+FILES = [f"{folder}/{name}" for folder in FOLDERS for name in shared_files(f"data/{folder}")]
 
 # Frames as decoded by the oracle (recorded, so that both going wrong at once would show).
 COUNTS = {
@@ -72,7 +73,18 @@ UNUSABLE = {
     "imageio__imageio-binaries/README.txt": "found text",
 }
 LONG = {"Zulko__moviepy/big_buck_bunny_0_30.webm"}  # 720 frames of 720p: compared at 5 fps only, for time
-ABSENT = ["without ../shared"]  # the one case that is then skipped, with its reason
+
+
+@functools.cache
+def facts_of_all() -> dict[str, Any]:
+    return json.loads((AWKWARD / "media.json").read_text())["files"]
+
+
+def test_every_file_is_listed() -> None:
+    """Cases are made from a list that is there without ../shared, too."""
+    there = [path.relative_to(DATA) for folder in FOLDERS for path in (DATA / folder).rglob("*") if path.is_file()]
+    assert sorted(FILES) == sorted(str(path) for path in there)
+    assert sorted(AWKWARD_FILES) == sorted(facts_of_all())
 
 
 def md5(rgb: np.ndarray) -> str:
@@ -93,9 +105,9 @@ def assert_one_line(error: MediaError, path: Path) -> None:
     assert "\n" not in str(error)
 
 
-@pytest.mark.parametrize("name", FACTS or ABSENT)
+@pytest.mark.parametrize("name", AWKWARD_FILES)
 def test_awkward_media(name: str) -> None:
-    path, facts = AWKWARD / name, FACTS[name]
+    path, facts = AWKWARD / name, facts_of_all()[name]
     if not facts.get("decodable_frames") or name == "cover_only.mp4":  # a cover picture is no video to us
         with pytest.raises(MediaError) as caught:
             open_video(path)
@@ -116,7 +128,7 @@ def test_awkward_media(name: str) -> None:
     assert len(selected(path, Total(4))) == 4
 
 
-@pytest.mark.parametrize("name", [name for name in FACTS if "garbage" in name or "truncated_fast" in name] or ABSENT)
+@pytest.mark.parametrize("name", [name for name in AWKWARD_FILES if "garbage" in name or "truncated_fast" in name])
 def test_damage_is_refused(name: str) -> None:
     expected = r"damaged at .* after \d+ frames .*on_error=partial"
     with open_video(AWKWARD / name) as video, pytest.raises(MediaError, match=expected) as caught:
@@ -124,7 +136,7 @@ def test_damage_is_refused(name: str) -> None:
     assert_one_line(caught.value, AWKWARD / name)
 
 
-@pytest.mark.parametrize("name", FILES or ABSENT)
+@pytest.mark.parametrize("name", FILES)
 def test_files_of_other_projects(name: str) -> None:
     path = DATA / name
     if name in UNUSABLE:
@@ -157,7 +169,7 @@ def by_ffmpeg_program(path: Path, size: tuple[int, int], filters: str = "null") 
     return digests
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if "/index_" in name] or ABSENT)
+@pytest.mark.parametrize("name", [name for name in FILES if "/index_" in name])
 def test_index_clips(name: str) -> None:
     """Frame i has luma 16 + 2i, so pictures tell which frame they are; times as their names say."""
     first = 25 if "editlist" in name else 0

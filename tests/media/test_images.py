@@ -14,7 +14,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from media.images import image_suffixes, load_image, open_image
-from tests.helpers.shared_data import PARITY, SHARED
+from tests.helpers.shared_data import PARITY, SHARED, shared_files
 from utils.errors import MediaError
 
 RNG = np.random.default_rng(0)
@@ -278,8 +278,9 @@ def test_the_first_frame_alone(tmp_path):
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("path", sorted((PARITY / "images").glob("*")), ids=lambda path: path.name)
-def test_parity_images(path):
+@pytest.mark.parametrize("name", shared_files("parity/images"))
+def test_parity_images(name):
+    path = PARITY / "images" / name
     if path.name.startswith("bad_"):
         reason = {"bad_empty.png": "empty", "bad_text.jpg": "not an image", "bad_truncated.jpg": "truncated"}[path.name]
         with pytest.raises(MediaError, match=reason):
