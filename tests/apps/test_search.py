@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apps.contact_sheet import CELL_PX, contact_sheet, font, sheet_size, shortened
+from apps.contact_sheet import CELL_PX, GAP_PX, contact_sheet, font, sheet_size, shortened
 from apps.search import ImageIndex, file_names, search
 from tests.helpers.shared_data import ROOT
 from tests.helpers.stand_in import mean_colour, stand_in
@@ -100,6 +100,13 @@ def test_file_names():
     assert file_names(["A cat!", "a cat", "/etc/../x", "???", "日本"]) == ["a_cat", "a_cat_2", "etc_x", "query", "日本"]
 
 
+def centre(index: int, *, columns: int) -> tuple[int, int]:
+    """Of a picture's cell, in pixels; the rows above it end where a sheet of them would."""
+    row, column = divmod(index, columns)
+    left, top = GAP_PX + column * (CELL_PX + GAP_PX), sheet_size(row * columns, columns)[1]
+    return left + CELL_PX // 2, top + CELL_PX // 2
+
+
 def test_sheet_shows_each_picture_in_its_cell():
     pictures = [Image.new("RGB", (400, 400), colour) for colour in COLOURS.values()]
     sheet = contact_sheet(pictures, [(name, "0.5") for name in COLOURS], title="colours", columns=3)
@@ -111,9 +118,19 @@ def test_sheet_shows_each_picture_in_its_cell():
     assert (red, blue) == (COLOURS["red"], COLOURS["blue"])
 
 
-def test_sheet_takes_any_kind_of_picture():
-    kinds = [Image.new(mode, size) for mode in ("L", "P", "RGBA", "CMYK", "I;16", "1") for size in ((1, 1), (900, 20))]
-    contact_sheet(kinds, [("name", "0")] * len(kinds), title="kinds", columns=5)
+@pytest.mark.parametrize("size", [(1, 1), (900, 20), (20, 900)])
+def test_sheet_takes_any_kind_of_picture(size):
+    kinds = [
+        (Image.new("L", size, 200), (200, 200, 200)),
+        (Image.new("RGB", size, (0, 51, 102)).quantize(), (0, 51, 102)),
+        (Image.new("RGBA", size, (255, 0, 0, 255)), (255, 0, 0)),
+        (Image.new("CMYK", size, (0, 255, 255, 0)), (255, 0, 0)),
+        (Image.new("I;16", size, 0), (0, 0, 0)),
+        (Image.new("1", size, 0), (0, 0, 0)),
+    ]
+    pictures = [picture for picture, _ in kinds]
+    sheet = contact_sheet(pictures, [("name", "0")] * len(kinds), title="kinds", columns=5)
+    assert [sheet.getpixel(centre(k, columns=5)) for k in range(len(kinds))] == [colour for _, colour in kinds]
 
 
 def test_transparent_is_white():

@@ -80,13 +80,6 @@ def facts_of_all() -> dict[str, Any]:
     return json.loads((AWKWARD / "media.json").read_text())["files"]
 
 
-def test_every_file_is_listed() -> None:
-    """Cases are made from a list that is there without ../shared, too."""
-    there = [path.relative_to(DATA) for folder in FOLDERS for path in (DATA / folder).rglob("*") if path.is_file()]
-    assert sorted(FILES) == sorted(str(path) for path in there)
-    assert sorted(AWKWARD_FILES) == sorted(facts_of_all())
-
-
 def md5(rgb: np.ndarray) -> str:
     return hashlib.md5(rgb.tobytes()).hexdigest()
 
