@@ -25,7 +25,7 @@ demo: $(VENV)/.installed  ## features of the sample videos, and what is in them 
 	@$(BIN)/python tools/show_saved.py output/demo
 
 test: lint  ## lint, types and the whole test suite
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/.installed  ## ruff and pyright
 	$(BIN)/ruff check
