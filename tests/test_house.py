@@ -119,6 +119,7 @@ def collected(shared: Path) -> set[str]:
 
 
 @pytest.mark.shared
+@pytest.mark.timeout(300)  # imports all that the tests import, once or twice more
 def test_no_case_vanishes_without_the_shared_folder(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     absent = collected(tmp_path / "absent")
     modules = {name.split("::")[0] for name in absent}

@@ -27,6 +27,7 @@ def test_clean(path: Path) -> None:
     assert all(not cell["outputs"] and cell["execution_count"] is None for cell in code)
 
 
+@pytest.mark.timeout(330)  # the notebook has 300 s a cell of its own, and says which
 def test_quickstart_runs(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("TORCH_ZOO_MODEL", str(write_tiny_checkpoint(tmp_path / "tiny.pt")))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))

@@ -21,6 +21,8 @@ import torch
 from models.clip.model import ARCHITECTURES
 from tests.helpers.tiny_clip import write_tiny_checkpoint
 
+pytestmark = pytest.mark.timeout(300)  # several runs of the program in one test
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROGRAM = ["python", "main.py"]
