@@ -58,21 +58,20 @@ def reason(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Header:
-    """What a container says of its video stream."""
+    """What a container says of its video stream.
 
-    rate: Fraction  # frames per second on average; 0 where nothing tells
+    `last_tick` is where an MP4 says that its last frame ends, in raw ticks; None for other containers. Some writers
+    give the last frame a duration of one tick. FFmpeg 5 took that as it is, FFmpeg 8 puts the usual duration in its
+    place, so that the `fps` filter emits one row more. We keep to the file.
+    """
+
     time_base: Fraction  # seconds a tick
-    start_seconds: Fraction  # raw time stamp at which the file starts, that is its earliest stream
-    duration_seconds: Fraction | None  # from the first frame to the end of the last
-    num_frames: int | None  # as the header says, else duration x rate
-    last_tick: int | None  # see `Clock`
-
-    @property
-    def frame_seconds(self) -> Fraction:
-        return 1 / self.rate if self.rate else Fraction(0)
-
-    def clock(self) -> "Clock":
-        return Clock(self.time_base, self.start_seconds, self.frame_seconds, self.last_tick)
+    start_seconds: Fraction = Fraction(0)  # raw time stamp at which the file starts, that is its earliest stream
+    rate: Fraction = Fraction(0)  # frames per second on average; 0 where nothing tells
+    frame_seconds: Fraction = Fraction(0)  # 1 / rate, or 0
+    duration_seconds: Fraction | None = None  # from the first frame to the end of the last
+    num_frames: int | None = None  # as the header says, else duration x rate
+    last_tick: int | None = None
 
 
 def read_header(container: InputContainer, stream: VideoStream) -> Header:
@@ -88,9 +87,10 @@ def read_header(container: InputContainer, stream: VideoStream) -> Header:
     if stream.duration is not None and stream.start_time is not None and "mp4" in container.format.name:
         last_tick = stream.start_time + stream.duration
     return Header(
-        rate=rate,
         time_base=stream.time_base,
         start_seconds=(container.start_time or 0) * MICROSECOND,
+        rate=rate,
+        frame_seconds=1 / rate if rate else Fraction(0),
         duration_seconds=duration,
         num_frames=stream.frames or guess,
         last_tick=last_tick,
@@ -168,19 +168,10 @@ class PtsOrDts:
 class Clock:
     """Turns raw time stamps, in presentation order, into frames with their times.
 
-    `start_seconds` is the time stamp at which the file (its earliest stream) starts; it is rounded to the
-    stream's ticks, as the ffmpeg program does before it filters. `usual_seconds` is the frame duration to assume
-    where neither the frame nor its neighbours tell.
-
-    `last_tick` is where an MP4 says that its last frame ends, in raw ticks; None for other containers. Some writers
-    give the last frame a duration of one tick. FFmpeg 5 took that as it is, FFmpeg 8 puts the usual duration in its
-    place, so that the `fps` filter emits one row more. We keep to the file.
+    The start of the file is rounded to the stream's ticks, as the ffmpeg program does before it filters.
     """
 
-    time_base: Fraction
-    start_seconds: Fraction = Fraction(0)
-    usual_seconds: Fraction = Fraction(0)
-    last_tick: int | None = None
+    header: Header
     restarts: list[Fraction] = field(default_factory=list)  # clock seconds at which the stamps started anew
     num_frames: int = 0  # so far
     _origin: int | Fraction | None = None
@@ -194,26 +185,27 @@ class Clock:
 
         Where stamps fall by more than a jitter they are joined on to the last, if they `may_restart`; else held.
         """
-        if pts is not None and self.last_tick is not None and pts < self.last_tick < pts + duration:
-            duration = self.last_tick - pts
-        start = nearest(self.start_seconds / self.time_base)
+        time_base, last_tick = self.header.time_base, self.header.last_tick
+        if pts is not None and last_tick is not None and pts < last_tick < pts + duration:
+            duration = last_tick - pts
+        start = nearest(self.header.start_seconds / time_base)
         # What the file says, else the step from the last frame, else the usual, at least one tick.
         step = pts - self._last_raw if pts is not None and self._last_raw is not None else 0
-        seconds = duration * self.time_base if duration > 0 else max(step * self.time_base, Fraction(0))
-        seconds = seconds or self.usual_seconds or self.time_base
+        seconds = duration * time_base if duration > 0 else max(step * time_base, Fraction(0))
+        seconds = seconds or self.header.frame_seconds or time_base
         raw: int | Fraction
         if pts is not None:
             raw = pts
         else:  # count on from the last frame; in whole microseconds, as the ffmpeg program does
             seconds = seconds // MICROSECOND * MICROSECOND
-            raw = start if self._last_raw is None else self._last_raw + self._last_duration_seconds / self.time_base
+            raw = start if self._last_raw is None else self._last_raw + self._last_duration_seconds / time_base
         self._origin = raw if self._origin is None else self._origin
-        clock = (raw - start) * self.time_base + self._shift
+        clock = (raw - start) * time_base + self._shift
         if self._last_raw is not None and clock < self._last_clock_seconds:
             clock = self._go_back(clock, may_restart)
         self._last_raw, self._last_clock_seconds, self._last_duration_seconds = raw, clock, seconds
         self.num_frames += 1
-        return TimedFrame(self.num_frames - 1, (raw - self._origin) * self.time_base, clock, seconds)
+        return TimedFrame(self.num_frames - 1, (raw - self._origin) * time_base, clock, seconds)
 
     def _go_back(self, clock: Fraction, may_restart: bool) -> Fraction:
         if not may_restart or self._last_clock_seconds - clock <= RESTART_SECONDS:

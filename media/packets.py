@@ -7,7 +7,7 @@ ITU-T H.265, table 7-1; ISO/IEC 14496-15 for how MP4 and Matroska store them, wi
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -50,13 +50,13 @@ def scan(path: str | os.PathLike[str]) -> Extent:
     container, stream = open_stream(Path(path))
     with container:
         header, notes = read_header(container, stream), _Notes.of(container.format.name, stream)
-        clock = Clock(header.time_base, header.start_seconds, header.frame_seconds)
+        clock = Clock(replace(header, last_tick=None))  # that is for what is shown, and this goes by dts
         first, end = None, Fraction(0)
         # Packets come in decoding order, in which only dts rises; pts says when the frame is shown.
         for pts, dts, duration in _all_with_dts(_read(container, stream, notes)):
             frame = clock.frame(dts, duration)
             late = pts - dts if pts is not None and dts is not None else 0
-            shown = frame.clock_seconds + late * clock.time_base
+            shown = frame.clock_seconds + late * header.time_base
             first = shown if first is None else min(first, shown)
             end = max(end, shown + frame.duration_seconds)
     if first is None:

@@ -15,7 +15,7 @@ from typing import Literal
 import av
 from av.error import FFmpegError
 
-from media.container import PtsOrDts, TimedFrame, open_stream, read_header, reason
+from media.container import Clock, PtsOrDts, TimedFrame, open_stream, read_header, reason
 from media.packets import Extent, scan
 from media.rgb import RgbConverter, turn_of
 from media.sparse import NotAsAnnouncedError, Retime, SparseRows, pictures_of
@@ -50,7 +50,7 @@ class VideoReader(AbstractContextManager["VideoReader"]):
             self._stream.thread_type = "AUTO"
             self._stream.codec_context.thread_count = self._threads
             self._header = read_header(self._container, self._stream)
-            self._clock = self._header.clock()
+            self._clock = Clock(self._header)
             self._end_pts = 0  # where the frames so far end, in raw ticks
             self._end_seconds = Fraction(0)  # of the last frame, from the first
             self._pictures = self._decode()
@@ -174,7 +174,7 @@ class VideoReader(AbstractContextManager["VideoReader"]):
     def _sparse(self, retime: Retime) -> SparseRows | None:
         if self._on_damage == "keep" or (table := self.extent().table) is None:
             return None
-        return SparseRows.of(table, retime, self._header.clock())
+        return SparseRows.of(table, retime, Clock(self._header))
 
     def _decoded(self, sparse: SparseRows) -> Iterator[Row]:
         pictures = pictures_of(sparse, self.path, threads=self._threads)

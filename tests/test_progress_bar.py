@@ -81,10 +81,13 @@ def test_nothing_done_is_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_terminal_has_its_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: None)  # that of the terminal the tests run on
     for _ in progress_bar(range(3), "reading", unit=" files"):
         pass
-    assert terminal.getvalue().startswith("\rreading:   0%")
+    progress_bar(title="drawing").close()
+    assert terminal.getvalue().startswith("\rreading:   0%|")
     assert "| 3/3 [" in terminal.getvalue()
+    assert "\rdrawing: 0 [" in terminal.getvalue()
 
 
 def test_without_stderr_nothing_breaks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ class Lines(tqdm):
 
     def _write(self, bar_format: str) -> None:
         self.bar_format = bar_format
+        self.desc = f"{self.desc.removesuffix(': ')}: " if self.desc else ""  # tqdm puts the colon on here and there
         self.fp.write(str(self).replace(",  ", ", ") + "\n")  # rates are five characters wide
         self.fp.flush()
 
@@ -59,7 +60,7 @@ def progress_bar(
     draws = sys.stderr is not None and sys.stderr.isatty()
     bar = (tqdm if draws else Lines)(
         over,
-        desc=f"{title}: " if title else "",
+        desc=title,
         unit=unit,
         unit_scale=unit == "B",
         total=total,

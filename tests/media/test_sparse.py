@@ -9,6 +9,7 @@ import av
 import pytest
 
 from media import sparse, video
+from media.container import Clock
 from media.packets import CodedPictures, scan
 from media.sampling import AtFps, Sampler, Total
 from media.sparse import NotAsAnnouncedError, announced
@@ -91,7 +92,7 @@ def test_times_are_those_of_decoded_frames(tmp_path: Path) -> None:
     with VideoReader(path) as reader:
         table = reader.extent().table
         assert table is not None
-        stamps = [vars_of(frame) for frame in announced(table, reader._header.clock())]
+        stamps = [vars_of(frame) for frame in announced(table, Clock(reader._header))]
         assert stamps == [vars_of(frame) for frame in reader.frames()]
 
 

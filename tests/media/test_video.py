@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from media.container import Clock, PtsOrDts
+from media.container import Clock, Header, PtsOrDts
 from media.packets import scan
 from media.rgb import turn_filters
 from media.sampling import nearest
@@ -199,7 +199,7 @@ def test_folder_and_missing(tmp_path):
 
 
 def test_clock_joins_stamps_that_start_anew():
-    clock = Clock(Fraction(1, 10), start_seconds=Fraction(1))
+    clock = Clock(Header(Fraction(1, 10), start_seconds=Fraction(1)))
     stamps = [clock.frame(pts, 1) for pts in (10, 11, 12, 10, 11)]
     assert [stamp.seconds * 10 for stamp in stamps] == [0, 1, 2, 0, 1]
     assert [stamp.clock_seconds * 10 for stamp in stamps] == [0, 1, 2, 3, 4]
@@ -207,9 +207,9 @@ def test_clock_joins_stamps_that_start_anew():
 
 
 def test_clock_holds_jitter_and_counts_on_without_stamps():
-    clock = Clock(Fraction(1, 100))
+    clock = Clock(Header(Fraction(1, 100)))
     assert [clock.frame(pts, 4).clock_seconds * 100 for pts in (0, 8, 4, 12)] == [0, 8, 8, 12]
-    bare = Clock(Fraction(1, 1_200_000))
+    bare = Clock(Header(Fraction(1, 1_200_000)))
     assert [bare.frame(None, 100_000).seconds for _ in range(3)] == [Fraction(83_333 * i, 10**6) for i in range(3)]
 
 
