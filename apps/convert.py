@@ -4,11 +4,10 @@ import logging
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 from store.ledger import Ledger
 from store.reading import find_saved, read_saved
 from utils.errors import MediaError, UserError
+from utils.progress_bar import progress_bar
 from utils.types import Features, Handler, Item
 
 logger = logging.getLogger(__name__)
@@ -26,7 +25,7 @@ def convert(*, input_path: str, on_extraction: dict[str, Handler] | list[Handler
     found = find_saved(Path(input_path))
     ledger = Ledger(Path(output_path) / "ledger.jsonl" if saves else None, settings={"converted": str(input_path)})
     try:
-        for path in tqdm(found, unit=" files", desc="convert", dynamic_ncols=True):
+        for path in progress_bar(found, "convert", unit=" files"):
             for features in read_saved(path):
                 if isinstance(features, MediaError):
                     ledger.add(Item(path, path.name), "failed", reason=str(features))

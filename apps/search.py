@@ -19,8 +19,8 @@ from jaxtyping import Float
 
 from apps.contact_sheet import contact_sheet
 from evaluation.subject import Subject, unit_rows
-from media.files import find_images
 from media.images import load_image
+from media.inputs import find_images
 from store.atomic import atomic_write
 from store.plain_json import encode
 from store.provenance import file_sha256

@@ -15,7 +15,7 @@ import numpy as np
 
 from media import video as video_module
 from media.sampling import AtFps, Sampler, Total
-from media.video import open_video
+from media.video import VideoReader
 
 SAMPLERS: dict[str, Sampler] = {
     "extraction_total=4": Total(4),
@@ -29,7 +29,7 @@ SAMPLERS: dict[str, Sampler] = {
 def read(path: Path, sampler: Sampler, far_apart_seconds: float) -> tuple[float, list[np.ndarray]]:
     video_module._FAR_APART_SECONDS = far_apart_seconds
     start = time.monotonic()
-    with open_video(path) as video:
+    with VideoReader(path) as video:
         pictures = [row.frame.to_rgb() for row in sampler.rows(video)]
     return time.monotonic() - start, pictures
 

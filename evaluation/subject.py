@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from extraction.device import usable_device
 from extraction.encoder import Encoder
@@ -22,6 +21,7 @@ from models.clip.layouts import weights_file
 from models.clip.weights import find_weights, load_model
 from store.provenance import file_sha256
 from utils.errors import UserError, check_count
+from utils.progress_bar import progress_bar
 
 OpenImage = Callable[[], Image.Image]
 _READERS = 2
@@ -74,7 +74,7 @@ class Subject:
     def images(self, images: Sequence[OpenImage], *, title: str = "images") -> Float[np.ndarray, "n e"]:
         """Each is opened when its turn comes, two batches at a time in memory."""
         features = []
-        with tqdm(total=len(images), desc=title, unit=" images", leave=False, delay=2) as bar:
+        with progress_bar(title=title, total=len(images), unit=" images", passing=True) as bar:
             for batch in self._batches(images):
                 features.append(self.encoder.images(batch))
                 bar.update(len(batch))

@@ -1,22 +1,26 @@
-"""From items to batches and back: files are read ahead in threads, batches span items, rows return to their item.
+"""From items to batches and back: files are read ahead in threads, batches span items, rows return to their item, and
+what is complete is handed on behind the encoder.
 
-Everything is bounded: `ahead` items are open at a time, each at most `depth` samples ahead of the encoder.
+Everything is bounded: `ahead` items are open at a time, each at most `depth` rows ahead of the encoder, and as many
+results wait to be handed on as `Background` may hold.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field
-from itertools import islice
-from queue import Full, Queue
+from itertools import groupby, islice
+from queue import Empty, Queue
 from threading import Event
 from typing import Any
 
 import numpy as np
 
+from extraction.one_thread import use_one_thread_here
+from extraction.progress import Progress
 from utils.types import Item
-
-_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,8 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One row on its way to the encoder, the row's time, the time of what it shows."""
+class Prepared:
+    """One row, ready for the encoder, the row's time, the time of what it shows."""
 
     content: Any  # pixels, uint8 (3, n, n), or the token ids of a text (t,); opaque here
     seconds: float = 0.0
@@ -44,16 +48,9 @@ class End:
     warnings: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Failure:
-    """An item could not be read or encoded."""
-
-    error: Exception
-
-
-ReadEvent = Start | Sample | End | Failure
-Reader = Callable[[Item], Iterator[Start | Sample | End]]
-Encode = Callable[[Sequence[Any]], dict[str, np.ndarray]]  # contents of n samples -> arrays with n rows
+ReadEvent = Start | Prepared | End | Exception  # an item ends with `End`, or with what went wrong in reading it
+Reader = Callable[[Item], Iterator[Start | Prepared | End]]
+Encode = Callable[[Sequence[Any]], dict[str, np.ndarray]]  # contents of n rows -> arrays with n rows
 
 
 @dataclass(frozen=True)
@@ -73,155 +70,183 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Failed:
+    """One item that could not be read."""
+
     item: Item
     error: Exception
 
 
 def prefetch(
     items: Iterable[Item], read: Reader, *, workers: int, depth: int, ahead: int | None = None
-) -> Iterator[tuple[Item, ReadEvent]]:
+) -> Generator[tuple[Item, ReadEvent], None, None]:
     """Events of all items, in the items' order, while `workers` threads read up to `ahead` items before their turn.
 
-    `items` is asked for an item when there is room to read it. Every item ends with `End` or `Failure`. Closing this
+    `items` is asked for an item when there is room to read it. Every item ends with `End` or an exception. Closing this
     generator stops the threads promptly.
     """
-    stop = Event()
-    waiting = iter(items)
-    with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
-        open_items: list[tuple[Item, Queue[ReadEvent]]] = []
-
-        def start(item: Item) -> None:
-            queue: Queue[ReadEvent] = Queue(maxsize=depth)
-            pool.submit(_read_into, queue, item, read, stop)
-            open_items.append((item, queue))
-
+    stop, waiting = Event(), iter(items)
+    open_items: deque[tuple[Item, Queue[ReadEvent]]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="read", initializer=use_one_thread_here) as pool:
         try:
-            for item in islice(waiting, ahead or workers):
-                start(item)
-            while open_items:
-                item, queue = open_items.pop(0)
+            while True:
+                for item in islice(waiting, (ahead or workers) - len(open_items)):
+                    open_items.append((item, Queue(maxsize=depth)))
+                    pool.submit(_read_into, open_items[-1][1], item, read, stop)
+                if not open_items:
+                    return
+                item, queue = open_items[0]
                 event: ReadEvent | None = None
-                while not isinstance(event, End | Failure):
+                while not isinstance(event, End | Exception):
                     event = queue.get()
                     yield item, event
-                for following in islice(waiting, 1):
-                    start(following)
+                open_items.popleft()
         finally:
             stop.set()
+            for _, queue in open_items:  # a reader that waits for room gets it, and sees that it is to stop
+                with suppress(Empty):
+                    queue.get_nowait()
 
 
 def _read_into(queue: "Queue[ReadEvent]", item: Item, read: Reader, stop: Event) -> None:
     try:
+        event = None
         with closing(read(item)) as events:  # pyright: ignore[reportArgumentType]
-            event = None
-            for event in events:
-                if not _put(queue, event, stop):
-                    return
+            while not stop.is_set() and (event := next(events, None)) is not None:
+                queue.put(event)
         if not isinstance(event, End):  # the one who waits for it would wait for ever
             raise RuntimeError(f"{item.path}: its reader stopped without an End")
     except Exception as error:  # whatever goes wrong in a thread must reach the one who waits for its events
-        _put(queue, Failure(error), stop)
+        if not stop.is_set():
+            queue.put(error)
 
 
-def _put(queue: "Queue[ReadEvent]", event: ReadEvent, stop: Event) -> bool:
-    while not stop.is_set():
-        try:
-            queue.put(event, timeout=_POLL_SECONDS)
-        except Full:
-            continue
-        return True
-    return False
+@dataclass(eq=False)
+class _OpenItem:
+    """An item between its first row and its last feature.
 
+    Features are copied into arrays that grow: thousands of small ones, kept for hours, fragment the memory.
+    """
 
-class _Growing:
-    """Rows copied into one growing array: thousands of small ones, kept for hours, fragment the memory."""
-
-    def __init__(self) -> None:
-        self._array: np.ndarray | None = None  # the first `_rows` rows are filled
-        self._rows = 0
-
-    def add(self, rows: np.ndarray) -> None:
-        end = self._rows + len(rows)
-        if self._array is None:
-            self._array = np.empty((end, *rows.shape[1:]), rows.dtype)
-        elif end > len(self._array):
-            grown = np.empty((2 * end, *rows.shape[1:]), rows.dtype)
-            grown[: self._rows] = self._array[: self._rows]
-            self._array = grown
-        self._array[self._rows : end] = rows
-        self._rows = end
-
-    @property
-    def rows(self) -> np.ndarray:
-        assert self._array is not None
-        return self._array[: self._rows]
-
-
-@dataclass
-class _Pending:
-    """An item between its first sample and its last feature."""
-
-    features: dict[str, _Growing] = field(default_factory=dict)
+    item: Item
+    expected_rows: int | None = None
     seconds: list[float] = field(default_factory=list)
     source_seconds: list[float] = field(default_factory=list)
-    encoded: int = 0
-    outcome: End | Failure | None = None
+    features: dict[str, np.ndarray] = field(default_factory=dict)  # the first `num_encoded` rows are filled
+    num_encoded: int = 0
+    outcome: End | Exception | None = None
 
     def add(self, features: dict[str, np.ndarray], start: int, stop: int) -> None:
+        """Rows `start` to `stop` of a batch."""
+        end = self.num_encoded + stop - start
         for name, rows in features.items():
-            self.features.setdefault(name, _Growing()).add(rows[start:stop])
-        self.encoded += stop - start
-
-    def finish(self, item: Item) -> Encoded | Failed:
-        if isinstance(self.outcome, Failure):
-            return Failed(item, self.outcome.error)
-        assert self.outcome is not None
-        features = {name: growing.rows for name, growing in self.features.items()}
-        return Encoded(item, features, self.seconds, self.source_seconds, self.outcome)
+            array = self.features.get(name)
+            if array is None or end > len(array):
+                grown = np.empty((end if array is None else 2 * end, *rows.shape[1:]), rows.dtype)
+                if array is not None:
+                    grown[: self.num_encoded] = array[: self.num_encoded]
+                self.features[name] = array = grown
+            array[self.num_encoded : end] = rows[start:stop]
+        self.num_encoded = end
 
 
 def encode_batches(
-    events: Iterable[tuple[Item, ReadEvent]], encode: Encode, batch_size: int
+    events: Iterable[tuple[Item, ReadEvent]], encode: Encode, batch_size: int, progress: Progress | None = None
 ) -> Iterator[Encoded | Failed]:
-    """Encode samples in batches of `batch_size` that may hold rows of several items; yield the items as they finish.
+    """Encode rows in batches of `batch_size` that may hold rows of several items; yield the items as they finish.
 
-    Only the last batch of all is short. Items come out in the order in which they came in.
+    Only the last batch of all is short. Items come out in the order in which they came in. `progress` is told of every
+    batch.
     """
-    open_items: dict[Item, _Pending] = {}
-    batch: list[tuple[Item, Any]] = []
+    open_items: deque[_OpenItem] = deque()
+    batch: list[tuple[_OpenItem, Any]] = []
+    waited_seconds, asked_seconds = 0.0, time.perf_counter()
     for item, event in events:
-        pending = open_items.setdefault(item, _Pending())
-        if isinstance(event, Sample):
-            pending.seconds.append(event.seconds)
-            pending.source_seconds.append(event.source_seconds)
-            batch.append((item, event.content))
+        waited_seconds += time.perf_counter() - asked_seconds
+        if not open_items or open_items[-1].outcome is not None:
+            open_items.append(_OpenItem(item))
+        newest = open_items[-1]
+        if isinstance(event, Prepared):
+            newest.seconds.append(event.seconds)
+            newest.source_seconds.append(event.source_seconds)
+            batch.append((newest, event.content))
             if len(batch) == batch_size:
-                _encode_one(batch, encode, open_items)
-                batch = []
-        elif isinstance(event, End | Failure):
-            pending.outcome = event
+                _encode(batch, encode, open_items, waited_seconds, progress)
+                batch, waited_seconds = [], 0.0
+        elif isinstance(event, Start):
+            newest.expected_rows = event.expected_rows
+        else:
+            newest.outcome = event
         yield from _finished(open_items)
+        asked_seconds = time.perf_counter()
     if batch:
-        _encode_one(batch, encode, open_items)
+        _encode(batch, encode, open_items, waited_seconds, progress)
     yield from _finished(open_items)
 
 
-def _encode_one(batch: list[tuple[Item, Any]], encode: Encode, open_items: dict[Item, _Pending]) -> None:
+def _encode(
+    batch: Sequence[tuple[_OpenItem, Any]],
+    encode: Encode,
+    open_items: Iterable[_OpenItem],
+    waited_seconds: float,
+    progress: Progress | None,
+) -> None:
+    started = time.perf_counter()
     features = encode([content for _, content in batch])
+    encode_seconds = time.perf_counter() - started
     start = 0
-    while start < len(batch):  # runs of the same item
-        item = batch[start][0]
-        stop = start
-        while stop < len(batch) and batch[stop][0] is item:
-            stop += 1
-        open_items[item].add(features, start, stop)
+    for owner, rows in groupby(owner for owner, _ in batch):
+        stop = start + sum(1 for _ in rows)
+        owner.add(features, start, stop)
         start = stop
+    if progress:
+        expected = [each.expected_rows for each in open_items if each.expected_rows]
+        progress.batch(len(batch), expected, waited_seconds=waited_seconds, encode_seconds=encode_seconds)
 
 
-def _finished(open_items: dict[Item, _Pending]) -> Iterator[Encoded | Failed]:
+def _finished(open_items: deque[_OpenItem]) -> Iterator[Encoded | Failed]:
     """From the front, so that the order of the inputs is kept."""
-    while open_items:
-        item, pending = next(iter(open_items.items()))
-        if pending.outcome is None or pending.encoded < len(pending.seconds):
+    while open_items and (outcome := open_items[0].outcome) is not None:
+        first = open_items[0]
+        if first.num_encoded < len(first.seconds):
             return
-        yield open_items.pop(item).finish(item)
+        open_items.popleft()
+        if isinstance(outcome, Exception):
+            yield Failed(first.item, outcome)
+        else:
+            features = {name: array[: first.num_encoded] for name, array in first.features.items()}
+            yield Encoded(first.item, features, first.seconds, first.source_seconds, outcome)
+
+
+class Background(AbstractContextManager["Background"]):
+    """A thread that works behind the main loop: calls run one after another, at most `depth` of them waiting.
+
+    What one of them raises comes out of the next `run`, or of leaving the block; those behind it do not run.
+    """
+
+    def __init__(self, *, depth: int) -> None:
+        self._depth = depth  # each holds its arguments in memory
+        self._waiting: deque[Future[None]] = deque()
+        self._failed = False
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="write")
+
+    def run(self, call: Callable[..., None], *arguments: Any) -> None:
+        while self._waiting and (len(self._waiting) >= self._depth or self._waiting[0].done()):
+            self._waiting.popleft().result()
+        self._waiting.append(self._pool.submit(self._guarded, call, *arguments))
+
+    def _guarded(self, call: Callable[..., None], *arguments: Any) -> None:
+        if self._failed:
+            return
+        try:
+            call(*arguments)
+        except BaseException:
+            self._failed = True
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Waits for what is left. In an error, finished items behind it are not lost: they are handed on as well."""
+        try:
+            while kind is None and self._waiting:
+                self._waiting.popleft().result()
+        finally:
+            self._pool.shutdown(wait=True)

@@ -127,7 +127,7 @@ class Extractor:
     def _extract(self, kind: str, item: Item) -> dict[str, np.ndarray]:
         stream = self.streams[kind]
         events = prefetch([item], stream.read, workers=1, depth=2 * self.batch_size)
-        with closing(events):  # pyright: ignore[reportArgumentType]
+        with closing(events):
             (result,) = encode_batches(events, stream.encode, self.batch_size)
         if isinstance(result, Failed):
             raise result.error

@@ -14,11 +14,9 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from extraction.background import Background
-from extraction.batching import Encoded, End, Failed, Sample, Start, encode_batches, prefetch
-from extraction.progress import progress_bar
+from extraction.batching import Background, Encoded, End, Failed, Prepared, Start, encode_batches, prefetch
+from extraction.progress import watched
 from extraction.work_list import WorkList
-from media.inputs import Inputs
 from store.atomic import remove_leftovers
 from store.claims import Claims
 from store.ledger import Ledger
@@ -40,7 +38,7 @@ class Stream(Protocol):
     readers: int  # threads
     ahead: int  # items open at a time
 
-    def read(self, item: Item) -> Iterator[Start | Sample | End]: ...
+    def read(self, item: Item) -> Iterator[Start | Prepared | End]: ...
 
     def encode(self, contents: Sequence[Any]) -> dict[str, np.ndarray]: ...
 
@@ -60,7 +58,7 @@ class Extractor(Protocol):
 
 def extract(
     *,
-    inputs: Inputs,
+    inputs: Mapping[str, list[Item]],
     extractor: Extractor,
     on_extraction: dict[str, Handler] | list[Handler],
     output_path: str | Path = "./output",
@@ -76,16 +74,16 @@ def extract(
             "on_extraction=[] (captions: on_caption=[]): expected print or another of this group, or a list of them"
         )
     saves = any(handler.saves for handler in handlers)
-    streams = {kind: extractor.streams[kind] for kind in inputs.items}
+    streams = {kind: extractor.streams[kind] for kind in inputs}
     settings = {kind: {"folder": stream.folder, **stream.settings} for kind, stream in streams.items()}
     ledger = Ledger(Path(output_path) / "ledger.jsonl" if saves else None, settings=settings)
-    logger.info("found %s", ", ".join(f"{len(items)} {kind}s" for kind, items in inputs.items.items()) or "nothing")
+    logger.info("found %s", ", ".join(f"{len(items)} {kind}s" for kind, items in inputs.items()) or "nothing")
     claims: AbstractContextManager[Claims | None] = nullcontext()
     if saves:
         claims = Claims(Path(output_path), lease_seconds=lease_seconds)
     try:
         with claims as held:
-            for kind, items in inputs.items.items():
+            for kind, items in inputs.items():
                 _Run(extractor, streams[kind], handlers, ledger, held).over(items)
                 if saves:
                     folder = Path(output_path) / streams[kind].folder
@@ -119,19 +117,16 @@ class _Run:
             ledger=self._ledger,
         )
         with (
-            progress_bar(lambda: len(items) - todo.num_left_out, unit=stream.unit) as progress,
+            watched(lambda: len(items) - todo.num_left_out, unit=stream.unit) as progress,
             Background(depth=stream.ahead) as background,
         ):
             events = prefetch(todo, stream.read, workers=stream.readers, depth=2 * batch_size, ahead=stream.ahead)
-            with closing(events):  # pyright: ignore[reportArgumentType]
-                timed = progress.timed_events(events)
+            with closing(events):
                 started = time.monotonic()
-                for result in encode_batches(timed, progress.timed_encode(stream.encode), batch_size):
+                for result in encode_batches(events, stream.encode, batch_size, progress):
                     background.run(self._hand_on, result, todo, time.monotonic() - started)
-                    progress.finish_item(result.item, result.rows if isinstance(result, Encoded) else 0)
+                    progress.item(result.rows if isinstance(result, Encoded) else 0)
                     started = time.monotonic()
-        if progress.num_rows:
-            logger.info("%d %s, %.1f a second, %s", progress.num_rows, stream.unit, progress.rate, progress.limit)
 
     def _hand_on(self, result: Encoded | Failed, todo: WorkList, seconds: float) -> None:
         """Finish one item, hand it to every handler, enter what became of it."""

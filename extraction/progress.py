@@ -1,115 +1,59 @@
-"""One bar over files and their rows (frames, images, texts), that also tells which side is waiting for the other."""
+"""How far a run is, in rows (frames, images, texts) and files, and which side keeps the other waiting."""
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-import numpy as np
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from extraction.batching import Encode, Failure, ReadEvent, Start
-from utils.types import Item
+from utils.progress_bar import progress_bar
 
 
 class Progress:
-    """Rows encoded, with rate, estimated end, files done and the limit: decoding or encoding.
+    """Is told of every batch and of every item that is finished.
 
-    The number of frames is estimated from the headers of the files opened so far; a rate is over the whole run.
-    `num_items()` may shrink: items that turn out to be done need no work.
+    The number of rows to come is estimated from the headers of the files opened so far and from the rows of those that
+    are finished. `num_items()` may shrink: items that turn out to be done need no work.
     """
 
     def __init__(self, num_items: Callable[[], int], unit: str) -> None:
         self._num_items = num_items
         self._num_finished = 0
-        self._expected: dict[Item, int] = {}  # of items being worked on
-        self._num_known, self._known_rows = 0, 0  # finished items and `_expected`: what the estimate rests on
-        self._decode_wait_seconds = 0.0
-        self._encode_seconds = 0.0
-        self._started_seconds = time.monotonic()
-        self.num_rows = 0
-        self._bar = tqdm(total=None, unit=f" {unit}", desc=f"0/{num_items()} files", dynamic_ncols=True, smoothing=0.1)
+        self._num_known, self._known_rows = 0, 0  # finished items that had rows
+        self._waited_seconds, self._encode_seconds = 0.0, 0.0
+        self._bar = progress_bar(title=f"0/{num_items()} files", unit=f" {unit}")
 
-    def timed_events(self, events: Iterator[tuple[Item, ReadEvent]]) -> Iterator[tuple[Item, ReadEvent]]:
-        """Passes events on, counting the time spent waiting for them."""
-        while True:
-            start = time.perf_counter()
-            pair = next(events, None)
-            self._decode_wait_seconds += time.perf_counter() - start
-            if pair is None:
-                return
-            item, event = pair
-            if isinstance(event, Start) and event.expected_rows:
-                self._expect(item, event.expected_rows)
-            elif isinstance(event, Failure):
-                self._forget(item)
-            yield pair
+    def batch(
+        self, num_rows: int, expected_rows: Sequence[int], *, waited_seconds: float, encode_seconds: float
+    ) -> None:
+        """`num_rows` were encoded; `expected_rows` are those of the items being worked on, as far as headers tell."""
+        self._waited_seconds += waited_seconds
+        self._encode_seconds += encode_seconds
+        if num_known := self._num_known + len(expected_rows):
+            known_rows = self._known_rows + sum(expected_rows)
+            self._bar.total = max(round(known_rows * self._num_items() / num_known), self._bar.n + num_rows)
+        share = self._waited_seconds / (self._waited_seconds + self._encode_seconds or 1)
+        limit = f"decoding {share:.0%}" if share > 0.5 else f"encoding {1 - share:.0%}"
+        self._bar.set_postfix_str(f"waits for {limit}", refresh=False)
+        self._bar.update(num_rows)
 
-    def timed_encode(self, encode: Encode) -> Encode:
-        """The same function, counting its time and rows."""
-
-        def timed(contents: Sequence[Any]) -> dict[str, np.ndarray]:
-            start = time.perf_counter()
-            features = encode(contents)
-            self._encode_seconds += time.perf_counter() - start
-            self.num_rows += len(contents)
-            self._show(len(contents))
-            return features
-
-        return timed
-
-    def finish_item(self, item: Item, rows: int) -> None:
+    def item(self, rows: int) -> None:
+        """One more is finished: it had so many rows, none if it failed."""
         self._num_finished += 1
-        self._forget(item)
-        if rows:
-            self._num_known += 1
-            self._known_rows += rows
-        self._show(0)
-
-    def _expect(self, item: Item, rows: int) -> None:
-        self._expected[item] = rows
-        self._num_known += 1
+        self._num_known += rows > 0
         self._known_rows += rows
-
-    def _forget(self, item: Item) -> None:
-        if item in self._expected:
-            self._num_known -= 1
-            self._known_rows -= self._expected.pop(item)
-
-    @property
-    def limit(self) -> str:
-        """Which side kept the other waiting: "decoding" or "encoding", with its share of the time."""
-        busy = self._decode_wait_seconds + self._encode_seconds
-        if not busy:
-            return ""
-        share = self._decode_wait_seconds / busy
-        return f"waits for decoding {share:.0%}" if share > 0.5 else f"waits for encoding {1 - share:.0%}"
-
-    @property
-    def rate(self) -> float:
-        """Rows per second since the start, model loading excluded."""
-        return self.num_rows / max(time.monotonic() - self._started_seconds, 1e-9)
-
-    def _show(self, num_new: int) -> None:
-        if self._num_known:
-            estimate = self._known_rows * self._num_items() / self._num_known
-            self._bar.total = max(round(estimate), self.num_rows)
         self._bar.set_description(f"{self._num_finished}/{self._num_items()} files", refresh=False)
-        self._bar.set_postfix_str(self.limit, refresh=False)
-        self._bar.update(num_new)
-        if not num_new:
-            self._bar.refresh()
+        self._bar.update(0)
 
     def close(self) -> None:
-        self._bar.total = self.num_rows
+        self._bar.total = self._bar.n
+        self._bar.set_description(f"{self._num_finished}/{self._num_items()} files", refresh=False)
         self._bar.close()
 
 
 @contextmanager
-def progress_bar(num_items: Callable[[], int], unit: str) -> Iterator[Progress]:
-    """A bar for the time of a run; warnings that are logged meanwhile do not break it."""
+def watched(num_items: Callable[[], int], unit: str) -> Iterator[Progress]:
+    """Shows the progress of the block; warnings that are logged meanwhile do not break the bar."""
     with logging_redirect_tqdm(loggers=[logging.getLogger()]):
         progress = Progress(num_items, unit)
         try:

@@ -11,14 +11,13 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from extraction.batching import Encoded, End, Sample, Start
-from extraction.one_thread import use_one_thread_here
+from extraction.batching import Encoded, End, Prepared, Start
 from extraction.output import Output
 from media.images import open_image
 from media.reencode import kept_path, through_file
 from media.sampling import EveryFrame, Sampler
 from media.texts import read_texts
-from media.video import VideoReader, open_video
+from media.video import VideoReader
 from store.provenance import item_source
 from utils.errors import MediaError, UserError
 from utils.types import Features, Item, Row
@@ -79,19 +78,18 @@ class Videos:
     def folder(self) -> str:
         return self.output.folder
 
-    def read(self, item: Item) -> Iterator[Start | Sample | End]:
+    def read(self, item: Item) -> Iterator[Start | Prepared | End]:
         """Decode and preprocess one video; runs in a reading thread."""
-        use_one_thread_here()
-        with open_video(item.path, on_damage=self.on_damage) as video:  # pyright: ignore[reportArgumentType]
+        with VideoReader(item.path, on_damage=self.on_damage) as video:  # pyright: ignore[reportArgumentType]
             source = item_source(item)  # before reading: a file that changes meanwhile is then done again
             yield Start(self._expected_rows(video))
             frame, pixels = None, None
             for row in self._rows(video, item):
                 if row.frame is not frame or pixels is None:  # re-timing may show a frame in several rows
                     frame, pixels = row.frame, self.preprocess.frame(row.frame.to_rgb())
-                yield Sample(pixels, row.seconds, float(row.frame.seconds))
+                yield Prepared(pixels, row.seconds, float(row.frame.seconds))
             yield End(
-                fps=self.sampler.fps_of_rows(video),
+                fps=float(self.sampler.rate(video)),
                 facts={"source": source, "video": _video_facts(video), "damage": list(video.damage)},
                 warnings=[*video.warnings, *video.damage],
             )
@@ -142,13 +140,12 @@ class Images:
     def folder(self) -> str:
         return self.output.folder
 
-    def read(self, item: Item) -> Iterator[Start | Sample | End]:
-        use_one_thread_here()
+    def read(self, item: Item) -> Iterator[Start | Prepared | End]:
         with open_image(item.path, exif_orientation=self.exif_orientation) as image:
             source = item_source(item)
             yield Start(1)
             for frame in image:
-                yield Sample(self.preprocess.image(frame.picture), frame.seconds, frame.seconds)
+                yield Prepared(self.preprocess.image(frame.picture), frame.seconds, frame.seconds)
             yield End(facts={"source": source, "image": image.facts}, warnings=list(image.warnings))
 
     def encode(self, contents: Sequence[Any]) -> dict[str, np.ndarray]:
@@ -181,7 +178,7 @@ class Texts:
     def folder(self) -> str:
         return f"{self.output.folder}_texts"  # an image and its captions share their id, so not one folder
 
-    def read(self, item: Item) -> Iterator[Start | Sample | End]:
+    def read(self, item: Item) -> Iterator[Start | Prepared | End]:
         source = item_source(item)
         yield Start(len(item.texts) or None)
         for text, where in read_texts(item):
@@ -189,7 +186,7 @@ class Texts:
                 tokens = self.output.encoder.model.tokenize([text], truncate=self.truncate)
             except UserError as error:
                 raise MediaError(f"{where}: {error}") from error
-            yield Sample(tokens[0])
+            yield Prepared(tokens[0])
         yield End(facts={"source": source, "texts": list(item.texts)} if item.texts else {"source": source})
 
     def encode(self, contents: Sequence[Tensor]) -> dict[str, np.ndarray]:

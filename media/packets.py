@@ -1,8 +1,13 @@
-"""What the packets of a file tell without being decoded: how long it is, and where a decoder can begin."""
+"""What the packets of a file tell without being decoded: how long it is, and where a decoder can begin.
+
+In H.264 and HEVC that is at IDR pictures, as both standards call them. A container's key frame may be less: a picture
+from which a decoder recovers after a while, or one with followers that look behind it. Sources: ITU-T H.264, table 7-1;
+ITU-T H.265, table 7-1; ISO/IEC 14496-15 for how MP4 and Matroska store them, with their length in front of each unit.
+"""
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,12 +18,13 @@ from av.error import FFmpegError
 from av.video.stream import VideoStream
 from jaxtyping import Bool, Int64
 
-from media.nal import CodedPictures
-from media.opening import new_clock, open_stream
+from media.container import Clock, open_stream, read_header
 from utils.errors import MediaError
 
 _CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # one packet a frame, with its own time stamps
 _CODECS = ("h264", "hevc", "vp9")
+_IDR = {"h264": (5,), "hevc": (19, 20)}  # kinds of units
+_PARAMETER_SETS = {"h264": (7, 8, 13, 15), "hevc": (32, 33, 34)}
 
 
 @dataclass(frozen=True)
@@ -43,19 +49,19 @@ def scan(path: str | os.PathLike[str]) -> Extent:
     """Reads all packets without decoding them (about a thousand times faster). Damaged frames are counted, too."""
     container, stream = open_stream(Path(path))
     with container:
-        clock, notes = new_clock(container, stream), _Notes.of(container.format.name, stream)
-        num_frames, first, end = 0, None, Fraction(0)
+        header, notes = read_header(container, stream), _Notes.of(container.format.name, stream)
+        clock = Clock(replace(header, last_tick=None))  # that is for what is shown, and this goes by dts
+        first, end = None, Fraction(0)
         # Packets come in decoding order, in which only dts rises; pts says when the frame is shown.
         for pts, dts, duration in _all_with_dts(_read(container, stream, notes)):
-            stamp = clock.stamp(dts, duration)
+            frame = clock.frame(dts, duration)
             late = pts - dts if pts is not None and dts is not None else 0
-            shown = stamp.clock_seconds + late * clock.time_base
+            shown = frame.clock_seconds + late * header.time_base
             first = shown if first is None else min(first, shown)
-            end = max(end, shown + stamp.duration_seconds)
-            num_frames += 1
+            end = max(end, shown + frame.duration_seconds)
     if first is None:
         raise MediaError(f"{path}: no frame in its video stream")
-    return Extent(num_frames, end - first, None if clock.restarts else notes.table())
+    return Extent(clock.num_frames, end - first, None if clock.restarts else notes.table())
 
 
 _Times = tuple[int | None, int | None, int]  # pts, dts, duration (0 where unknown) in ticks
@@ -95,6 +101,48 @@ def _all_with_dts(packets: Iterable[_Times]) -> Iterator[_Times]:
         waiting.clear()
         yield pts, dts if pts is None else last, duration
     yield from ((pts, pts, duration) for pts, _, duration in waiting)  # a file without any
+
+
+@dataclass
+class CodedPictures:
+    """Which packets of one stream, in decoding order, a decoder of H.264 or HEVC can begin at."""
+
+    codec: str
+    length_bytes: int  # of the number in front of each unit
+    settings_stay: bool = True  # False once parameter sets were met that a decoder that jumps would miss
+    _sets: list[bytes] | None = field(default=None)
+
+    @classmethod
+    def of(cls, codec: str, extradata: bytes) -> "CodedPictures | None":
+        """None where units are not stored with their lengths (`extradata` is the record of ISO/IEC 14496-15)."""
+        at = {"h264": 4, "hevc": 21}[codec]
+        if len(extradata) <= at or extradata[0] != 1:
+            return None
+        return cls(codec, (extradata[at] & 3) + 1)
+
+    def is_start(self, packet: memoryview, *, keyframe: bool) -> bool:
+        """Whether this is an IDR picture."""
+        idr, sets = False, []
+        for unit in self._units(packet):
+            kind = unit[0] & 31 if self.codec == "h264" else unit[0] >> 1 & 63
+            idr |= kind in _IDR[self.codec]
+            if kind in _PARAMETER_SETS[self.codec]:
+                sets.append(bytes(unit))
+        start = idr and keyframe
+        if start:
+            self._sets = sets if self._sets is None else self._sets
+            self.settings_stay &= sets == self._sets
+        else:
+            self.settings_stay &= not sets
+        return start
+
+    def _units(self, packet: memoryview) -> Iterator[memoryview]:
+        at, size = 0, self.length_bytes
+        while at + size < len(packet):
+            length = int.from_bytes(packet[at : at + size], "big")
+            if length:
+                yield packet[at + size : at + size + length]
+            at += size + length
 
 
 @dataclass

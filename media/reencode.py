@@ -11,7 +11,6 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import IO
@@ -20,26 +19,12 @@ import ffmpeg
 import imageio_ffmpeg
 import numpy as np
 
-from media.video import open_video
+from media.container import TimedFrame
+from media.video import VideoReader
 from utils.errors import MediaError, UserError
-from utils.types import Frame, Row
+from utils.types import Row
 
 _ENCODER = {"vcodec": "libx264rgb", "qp": 0, "preset": "veryfast"}  # qp 0 is lossless
-
-
-@dataclass(eq=False)
-class KeptFrame:
-    """A frame of the file, at the times of the frame it was made from."""
-
-    index: int
-    seconds: Fraction
-    clock_seconds: Fraction
-    duration_seconds: Fraction
-    _copy: Frame | None = None
-
-    def to_rgb(self) -> np.ndarray:
-        assert self._copy is not None
-        return self._copy.to_rgb()
 
 
 def kept_path(tmp_path: str | os.PathLike[str], name: str) -> Path:
@@ -56,16 +41,16 @@ def through_file(rows: Iterator[Row], target: str | os.PathLike[str], *, rate: F
     """
     written = write_rows(rows, Path(target), rate=rate)
     num_read = 0
-    with open_video(target) as video:
-        for (frame, seconds), copy in zip(written, video.frames(), strict=False):
-            yield Row(replace(frame, _copy=copy), seconds)
+    with VideoReader(target) as video:
+        for row, copy in zip(written, video.frames(), strict=False):
+            yield Row(TimedFrame.like(row.frame, copy.to_rgb), row.seconds)
             num_read += 1
     if num_read != len(written):
         raise MediaError(f"{target}: {len(written)} rows were written, {num_read} read back; is the disk full?")
 
 
-def write_rows(rows: Iterator[Row], target: Path, *, rate: Fraction) -> list[tuple[KeptFrame, float]]:
-    """Writes the rows to `target` (.mp4, replaced); gives back the times of each frame and of its row."""
+def write_rows(rows: Iterator[Row], target: Path, *, rate: Fraction) -> list[Row]:
+    """Writes the rows to `target` (.mp4, replaced); gives them back without their pictures."""
     if rate <= 0:
         raise ValueError(f"rate={rate}: expected rows per second above 0")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -79,11 +64,9 @@ def write_rows(rows: Iterator[Row], target: Path, *, rate: Fraction) -> list[tup
     return written
 
 
-def _encode(
-    rows: Iterator[Row], unfinished: Path, target: Path, rate: Fraction, messages: IO[bytes]
-) -> list[tuple[KeptFrame, float]]:
+def _encode(rows: Iterator[Row], unfinished: Path, target: Path, rate: Fraction, messages: IO[bytes]) -> list[Row]:
     process: subprocess.Popen[bytes] | None = None
-    written: list[tuple[KeptFrame, float]] = []
+    written: list[Row] = []
     first_size = ""
     try:
         for row in rows:
@@ -98,9 +81,7 @@ def _encode(
                 )
             assert process.stdin is not None
             process.stdin.write(np.ascontiguousarray(rgb).data)
-            frame = row.frame
-            times = KeptFrame(frame.index, frame.seconds, frame.clock_seconds, frame.duration_seconds)
-            written.append((times, row.seconds))
+            written.append(Row(TimedFrame.like(row.frame), row.seconds))
         if process is not None:
             process.communicate()  # closes its input and waits
     except BrokenPipeError:  # ffmpeg gave up; it has said why

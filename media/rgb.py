@@ -2,6 +2,7 @@
 
 import threading
 from array import array
+from dataclasses import dataclass, field
 
 import av
 import numpy as np
@@ -11,6 +12,7 @@ from av.sidedata.sidedata import Type
 Filters = tuple[tuple[str, str], ...]  # (filter, arguments) ...
 
 
+@dataclass(eq=False)
 class RgbConverter:
     """Converts frames through a filter graph: buffer -> turn -> format=rgb24 -> sink.
 
@@ -19,12 +21,10 @@ class RgbConverter:
     The graph is kept while the frames stay alike. One lock, as frames may be converted on other threads.
     """
 
-    def __init__(self, turn: Filters = ()) -> None:
-        """`turn`: filters that show the video upright, as `turn_filters` finds them for its first frame."""
-        self._turn = turn
-        self._lock = threading.Lock()
-        self._key: tuple[object, ...] = ()
-        self._graph: Graph | None = None
+    turn: Filters = ()  # as `turn_of` finds it for the first frame
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _key: tuple[object, ...] = ()
+    _graph: Graph | None = None
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         """uint8 (h, w, 3), a fresh array."""
@@ -32,7 +32,7 @@ class RgbConverter:
         with self._lock:
             graph = self._graph
             if graph is None or key != self._key:
-                graph = _build_graph(frame, self._turn)
+                graph = _build_graph(frame, self.turn)
                 self._graph, self._key = graph, key
             graph.vpush(frame)
             return graph.vpull().to_ndarray()
@@ -55,52 +55,36 @@ def _build_graph(frame: av.VideoFrame, turn: Filters) -> Graph:
     return graph
 
 
-def display_matrix(frame: av.VideoFrame) -> tuple[int, ...]:
-    """The 3x3 matrix (fixed point, row by row) that maps stored to displayed pixels; () where there is none.
+def turn_of(first: av.VideoFrame) -> Filters | None:
+    """Filters that show the video upright, as its first frame's display matrix says; None for a turn we do not apply.
 
     To be asked of one frame a video: looking at its side data ties a PyAV frame into a reference cycle, so that its
     picture stays in memory until the garbage collector comes round (250 MB within 200 frames of 720p).
     """
-    data = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # PyAV's stub says keys are str
+    data = first.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # PyAV's stub says keys are str
     if data is None:
         return ()
-    numbers = array("i")  # int32 in the machine's order, as FFmpeg keeps it
+    numbers = array("i")  # int32 in the machine's order, as FFmpeg keeps it: 3x3, fixed point, row by row
     numbers.frombytes(bytes(data)[:36])
-    return tuple(numbers)
+    return turn_filters(tuple(numbers)) if len(numbers) == 9 else ()
 
 
-def turn_filters(matrix: tuple[int, ...]) -> Filters:
-    """FFmpeg filters that show the frame as its display matrix says; () also for turns that are no multiple of 90.
+def turn_filters(matrix: tuple[int, ...]) -> Filters | None:
+    """FFmpeg filters that show the frame as its display matrix says; None for turns that are no multiple of 90.
 
     With (x', y') = (a x + c y, b x + d y), a stored frame is displayed upright if a, d are its diagonal; with
     a = d = 0 rows and columns trade places. Signs tell the flips. Applied before the conversion to RGB, as the
     ffmpeg program does.
     """
-    if len(matrix) != 9:
-        return ()
     a, b, c, d = matrix[0], matrix[1], matrix[3], matrix[4]
     if a and d and not _counts(b, a) and not _counts(c, d):
         return (("hflip", ""),) * (a < 0) + (("vflip", ""),) * (d < 0)
     if b and c and not _counts(a, b) and not _counts(d, c):
-        direction = {(1, -1): "clock", (-1, 1): "cclock", (1, 1): "cclock_flip", (-1, -1): "clock_flip"}
-        return (("transpose", f"dir={direction[_sign(b), _sign(c)]}"),)
-    return ()
-
-
-def is_right_angle(matrix: tuple[int, ...]) -> bool:
-    """False where the display matrix asks for a turn that is not applied."""
-    upright = len(matrix) != 9 or (matrix[0] > 0 and matrix[4] > 0 and not _counts(matrix[1], matrix[0]))
-    return upright or bool(turn_filters(matrix))
-
-
-def swaps_sides(turn: Filters) -> bool:
-    return any(name == "transpose" for name, _ in turn)
+        direction = {(True, False): "clock", (False, True): "cclock", (True, True): "cclock_flip"}
+        return (("transpose", f"dir={direction.get((b > 0, c > 0), 'clock_flip')}"),)
+    return None
 
 
 def _counts(small: int, large: int) -> bool:
     """More than the ffmpeg program's one degree off the axis?"""
     return abs(small) * 57 > abs(large)
-
-
-def _sign(value: int) -> int:
-    return 1 if value > 0 else -1

@@ -13,7 +13,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from media.clock import nearest
 from utils.errors import MediaError, UserError
 from utils.types import Frame, Row, VideoInfo
 
@@ -46,11 +45,7 @@ class Sampler(Protocol):
         ...
 
     def rate(self, video: Video) -> Fraction:
-        """Rows per second; 0 where every frame is a row and the container does not tell."""
-        ...
-
-    def fps_of_rows(self, video: Video) -> float:
-        """The number saved as `fps`."""
+        """Rows per second, the number saved as `fps`; 0 where every frame is a row and the container does not tell."""
         ...
 
 
@@ -63,10 +58,7 @@ class EveryFrame:
             yield Row(frame, float(frame.seconds))
 
     def rate(self, video: Video) -> Fraction:
-        return Fraction(video.info.fps).limit_denominator(1_001_000)
-
-    def fps_of_rows(self, video: Video) -> float:
-        return video.info.fps
+        return Fraction(video.info.fps)
 
 
 @dataclass(frozen=True)
@@ -95,9 +87,6 @@ class AtFps:
     def rate(self, video: Video) -> Fraction:
         return self.fps
 
-    def fps_of_rows(self, video: Video) -> float:
-        return float(self.fps)
-
 
 @dataclass(frozen=True)
 class Total:
@@ -117,22 +106,27 @@ class Total:
         rate = self.rate(video)
         return video.rows(partial(self._rows, rate=rate), apart_seconds=1 / rate)
 
-    def _rows(self, all_frames: Iterator[Frame], rate: Fraction) -> Iterator[Row]:
-        frames = _KeepLast(all_frames)
+    def _rows(self, frames: Iterator[Frame], rate: Fraction) -> Iterator[Row]:
+        last: Frame | None = None
+
+        def passed_on() -> Iterator[Frame]:
+            nonlocal last
+            for frame in frames:
+                last = frame
+                yield frame
+
+        passing = passed_on()
         num_out = 0
-        for row in islice(retimed(frames, rate, from_first=True), self.num_rows):
+        for row in islice(retimed(passing, rate, from_first=True), self.num_rows):
             yield row
             num_out += 1
-        for _ in frames:  # to the end, so that damage there is noticed whatever the sampler
+        for _ in passing:  # to the end, so that damage there is noticed whatever the sampler
             pass
-        if frames.last is not None:
-            yield from (Row(frames.last, float(k / rate)) for k in range(num_out, self.num_rows))
+        if last is not None:
+            yield from (Row(last, float(k / rate)) for k in range(num_out, self.num_rows))
 
     def rate(self, video: Video) -> Fraction:
         return (self.num_rows / video.extent().duration_seconds).limit_denominator(_INT_MAX)
-
-    def fps_of_rows(self, video: Video) -> float:
-        return float(self.rate(video))
 
 
 def sampler_from(extraction_fps: float | Fraction | str | None = None, extraction_total: int | None = None) -> Sampler:
@@ -185,16 +179,6 @@ def retimed(frames: Iterator[Frame], rate: Fraction, *, from_first: bool = False
         yield from (Row(held, float((k - first) / rate)) for k in range(due, end))
 
 
-class _KeepLast:
-    """Passes frames on and remembers the last."""
-
-    def __init__(self, frames: Iterator[Frame]) -> None:
-        self.last: Frame | None = None
-        self._frames = frames
-
-    def __iter__(self) -> Iterator[Frame]:
-        return self
-
-    def __next__(self) -> Frame:
-        self.last = next(self._frames)
-        return self.last
+def nearest(value: Fraction) -> int:
+    """The nearest integer, halves away from zero (FFmpeg's AV_ROUND_NEAR_INF)."""
+    return int(abs(value) + Fraction(1, 2)) * (1 if value >= 0 else -1)

@@ -8,7 +8,6 @@ nothing had been before. The frames are the same to the bit. What does not come 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -16,8 +15,7 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 
-from media.clock import Clock
-from media.opening import open_stream
+from media.container import Clock, TimedFrame, open_stream
 from media.packets import PacketTable, holds_frame
 from utils.types import Frame, Row
 
@@ -30,20 +28,6 @@ class NotAsAnnouncedError(Exception):
     """Something did not decode, or frames came out that the packets do not have."""
 
 
-@dataclass(slots=True, eq=False)
-class Announced:
-    """A frame whose time is known from its packet, and whose picture is not decoded."""
-
-    index: int
-    packet: int  # its number in decoding order
-    seconds: Fraction
-    clock_seconds: Fraction
-    duration_seconds: Fraction
-
-    def to_rgb(self) -> np.ndarray:
-        raise NotImplementedError("this frame tells its time; its picture is not decoded")
-
-
 @dataclass(frozen=True)
 class Part:
     """Packets `first`..`last` go to the decoder, for the sake of the packets `wanted`, in the order they are shown."""
@@ -54,31 +38,27 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Rows of `Announced` frames, and what has to be decoded for their pictures."""
+class SparseRows:
+    """Rows whose frames tell their times only, and what has to be decoded for the pictures."""
 
     rows: list[Row]
     parts: list[Part]
     table: PacketTable
 
     @classmethod
-    def of(cls, table: PacketTable, retime: Retime, clock: Clock, last_tick: int | None) -> "Plan | None":
+    def of(cls, table: PacketTable, retime: Retime, clock: Clock) -> "SparseRows | None":
         """None where nearly everything would be decoded, or there is no row."""
-        rows = list(retime(announced(table, clock, last_tick)))
-        packets = dict.fromkeys(row.frame.packet for row in rows)  # pyright: ignore[reportAttributeAccessIssue]
-        parts = parts_for(list(packets), table)
+        rows = list(retime(announced(table, clock)))
+        shown = list(dict.fromkeys(row.frame.index for row in rows))
+        parts = parts_for(np.argsort(table.pts)[shown].tolist(), table)
         num_decoded = sum(part.last - part.first + 1 for part in parts)
         return cls(rows, parts, table) if rows and num_decoded <= _WORTH_IT * len(table.pts) else None
 
 
-def announced(table: PacketTable, clock: Clock, last_tick: int | None) -> Iterator[Announced]:
-    """All frames in the order they are shown; times as `VideoReader.frames` has them."""
-    for index, packet in enumerate(np.argsort(table.pts).tolist()):
-        pts, duration = int(table.pts[packet]), int(table.durations[packet])
-        if last_tick is not None and pts < last_tick < pts + duration:
-            duration = last_tick - pts
-        stamp = clock.stamp(pts, duration)
-        yield Announced(index, packet, stamp.seconds, stamp.clock_seconds, stamp.duration_seconds)
+def announced(table: PacketTable, clock: Clock) -> Iterator[TimedFrame]:
+    """All frames in the order they are shown; times as `VideoReader.frames` has them, and no pictures."""
+    for packet in np.argsort(table.pts).tolist():
+        yield clock.frame(int(table.pts[packet]), int(table.durations[packet]))
 
 
 def parts_for(packets: Sequence[int], table: PacketTable) -> list[Part]:
@@ -90,7 +70,7 @@ def parts_for(packets: Sequence[int], table: PacketTable) -> list[Part]:
     return [Part(first, max(own), own) for first, own in wanted.items()]
 
 
-def pictures_of(plan: Plan, path: Path, *, threads: int) -> Iterator[av.VideoFrame]:
+def pictures_of(sparse: SparseRows, path: Path, *, threads: int) -> Iterator[av.VideoFrame]:
     """One for each different frame of the rows, in their order. NotAsAnnouncedError at anything unexpected."""
     container, stream = open_stream(path)
     with container:
@@ -98,8 +78,8 @@ def pictures_of(plan: Plan, path: Path, *, threads: int) -> Iterator[av.VideoFra
         stream.codec_context.thread_count = threads
         packets = enumerate(filter(holds_frame, container.demux(stream)))
         try:
-            for part in plan.parts:
-                yield from _only(plan.table.pts[part.wanted].tolist(), _decode_part(part, packets, stream))
+            for part in sparse.parts:
+                yield from _only(sparse.table.pts[part.wanted].tolist(), _decode_part(part, packets, stream))
         except (FFmpegError, OSError) as error:
             raise NotAsAnnouncedError from error
 

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from media.images import load_image
 from utils.errors import UserError
+from utils.progress_bar import progress_bar
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -95,7 +95,7 @@ def in_memory(pictures: Pictures, title: str) -> Pictures:
     """
     first = pictures[0]
     kept = torch.empty((len(pictures), *first.shape), dtype=torch.uint8)
-    for i in tqdm(range(len(pictures)), desc=f"{title}: reading pictures", unit="", leave=False, delay=2):
+    for i in progress_bar(range(len(pictures)), f"{title}: reading pictures", passing=True):
         picture = pictures[i]
         if picture.shape != first.shape:  # of several sizes: a list does as well
             return [pictures[j] for j in range(len(pictures))]  # pyright: ignore[reportReturnType]

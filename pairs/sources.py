@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from media.caption_files import CaptionedFile, read_captions_csv, read_karpathy
 from pairs.augment import Augment
@@ -18,6 +17,7 @@ from pairs.picture_folders import Files, Folder, as_picture, in_memory
 from pairs.scenes.facts import facts_id
 from pairs.scenes.scenes import Scenes
 from utils.errors import UserError, check_option
+from utils.progress_bar import progress_bar
 
 
 def captions_csv(
@@ -130,7 +130,7 @@ def _drawn_pairs(dataset: Scenes, augment: Augment, name: str) -> Pairs:
     """All of them drawn now, 12 KB each at 64 px: drawing takes longer than augmenting."""
     images = torch.empty((len(dataset), 3, dataset.resolution, dataset.resolution), dtype=torch.uint8)
     captions, ids = [], []
-    for i in tqdm(range(len(dataset)), desc=f"{name}: drawing", unit="", leave=False, delay=2):
+    for i in progress_bar(range(len(dataset)), f"{name}: drawing", passing=True):
         scene = dataset.scene(i)
         images[i] = as_picture(scene.image)
         captions.append(scene.captions)

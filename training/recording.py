@@ -7,12 +7,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from torch import Tensor
-from tqdm import tqdm
 
 from store.atomic import storage_error
 from store.ledger import append_line
 from training.distributed import rank
 from utils.errors import UserError
+from utils.progress_bar import progress_bar
 
 
 class Recorder:
@@ -35,7 +35,7 @@ class Recorder:
                 self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
             except OSError as error:
                 raise storage_error(folder, error) from error
-        self._bar = tqdm(total=total_steps, initial=first_step, unit=" steps", disable=silent, dynamic_ncols=True)
+        self._bar = progress_bar(total=total_steps, first=first_step, unit=" steps", silent=silent)
 
     def __enter__(self) -> "Recorder":
         return self

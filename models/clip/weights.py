@@ -22,6 +22,7 @@ from models.clip.model import CLIP, infer_architecture
 from models.clip.positions import Interpolation
 from store.provenance import file_sha256
 from utils.errors import UserError, check_count, check_option, did_you_mean
+from utils.progress_bar import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -212,7 +213,7 @@ def _continue(url: str, part: Path) -> None:
         total = start + remaining or None
         with (
             open(part, "ab" if resumed else "wb") as file,
-            tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=f"download {part.stem}") as bar,
+            progress_bar(title=f"download {part.stem}", total=total, first=start, unit="B") as bar,
         ):
             _copy(response, file, bar)
         if total is not None and part.stat().st_size < total:

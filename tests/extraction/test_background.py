@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from extraction.background import Background
+from extraction.batching import Background
 
 
 def test_calls_run_in_order_in_one_other_thread() -> None:

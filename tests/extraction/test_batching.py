@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extraction.batching import Encoded, End, Failed, Failure, ReadEvent, Sample, Start, encode_batches, prefetch
+from extraction.batching import Encoded, End, Failed, Prepared, ReadEvent, Start, encode_batches, prefetch
 from utils.types import Item
 
 
@@ -31,8 +31,8 @@ def number(k: int, row: int) -> int:
 
 
 def events_of(k: int, rows: int, failed: bool) -> list[ReadEvent]:
-    samples = [Sample(number(k, row), row / 10, row / 7) for row in range(rows)]
-    return [Start(rows), *samples, Failure(ValueError(f"{k} broke")) if failed else End(10.0, {"k": k})]
+    rows_of_it = [Prepared(number(k, row), row / 10, row / 7) for row in range(rows)]
+    return [Start(rows), *rows_of_it, ValueError(f"{k} broke") if failed else End(10.0, {"k": k})]
 
 
 LENGTHS = st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=8)
@@ -75,14 +75,14 @@ def test_every_row_comes_back_to_its_item(lengths: list[tuple[int, bool]], batch
 def test_threads_that_read_ahead_change_nothing(
     lengths: list[tuple[int, bool]], batch_size: int, workers: int, depth: int, ahead: int | None
 ) -> None:
-    def read(one: Item) -> Iterator[Start | Sample | End]:
+    def read(one: Item) -> Iterator[Start | Prepared | End]:
         for event in events_of(int(one.name), *lengths[int(one.name)]):
-            if isinstance(event, Failure):
-                raise event.error
+            if isinstance(event, Exception):
+                raise event
             yield event
 
     items = map(item, range(len(lengths)))
-    with closing(prefetch(items, read, workers=workers, depth=depth, ahead=ahead)) as events:  # pyright: ignore
+    with closing(prefetch(items, read, workers=workers, depth=depth, ahead=ahead)) as events:
         check(list(encode_batches(events, encode, batch_size)), lengths)
 
 
@@ -109,14 +109,14 @@ class Reading:
     open: set[str] = field(default_factory=set)
     opened: list[str] = field(default_factory=list)
 
-    def __call__(self, one: Item) -> Iterator[Start | Sample | End]:
+    def __call__(self, one: Item) -> Iterator[Start | Prepared | End]:
         self.open.add(one.name)
         self.opened.append(one.name)
         try:
             yield Start(None)
             for row in range(self.rows):
                 self.read_rows += 1
-                yield Sample(row, 0.0, 0.0)
+                yield Prepared(row, 0.0, 0.0)
             yield End(1.0)
         finally:
             self.open.discard(one.name)
@@ -133,11 +133,11 @@ def settle(reading: Reading) -> None:
 @pytest.mark.parametrize(("workers", "depth"), [(1, 3), (3, 4)])
 def test_reading_ahead_is_bounded(workers: int, depth: int) -> None:
     reading = Reading()
-    with closing(prefetch(map(item, range(10)), reading, workers=workers, depth=depth)) as events:  # pyright: ignore
+    with closing(prefetch(map(item, range(10)), reading, workers=workers, depth=depth)) as events:
         taken = 0
         for wanted in (1, 20, 90):
             while taken < wanted:
-                taken += isinstance(next(events)[1], Sample)
+                taken += isinstance(next(events)[1], Prepared)
             settle(reading)
             # In the queue (where Start takes a place, too) and in the hand of each reader.
             assert reading.read_rows - taken <= workers * (depth + 1)
@@ -146,12 +146,15 @@ def test_reading_ahead_is_bounded(workers: int, depth: int) -> None:
 
 def test_short_items_are_read_ahead_of_their_turn_by_few_threads() -> None:
     reading = Reading(rows=1)
-    with closing(prefetch(map(item, range(50)), reading, workers=2, depth=4, ahead=8)) as events:  # pyright: ignore
+    with closing(prefetch(map(item, range(50)), reading, workers=2, depth=4, ahead=8)) as events:
         next(events)
         settle(reading)
         assert len(reading.opened) == 8
         assert not reading.open
-        assert sum(isinstance(event, Sample) for _, event in events) == 50
+        taken = [next(events) for _ in range(3 * 6)]  # up to the first event of the seventh
+        settle(reading)
+        assert len(reading.opened) == 8 + 6
+        assert sum(isinstance(event, Prepared) for _, event in (*taken, *events)) == 50
 
 
 def test_closing_stops_the_readers_and_closes_their_files() -> None:
@@ -161,34 +164,34 @@ def test_closing_stops_the_readers_and_closes_their_files() -> None:
     settle(reading)
     assert reading.open == {"0", "1", "2"}
     started = time.monotonic()
-    events.close()  # pyright: ignore[reportAttributeAccessIssue]
+    events.close()
     assert time.monotonic() - started < 2
     assert reading.open == set()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("read")]
 
 
 def test_an_exception_in_a_thread_reaches_the_consumer_and_the_others_go_on() -> None:
-    def read(one: Item) -> Iterator[Start | Sample | End]:
+    def read(one: Item) -> Iterator[Start | Prepared | End]:
         yield Start(None)
         if one.name == "1":
             raise OSError("the disk fell over")
-        yield Sample(1, 0.0, 0.0)
+        yield Prepared(1, 0.0, 0.0)
         yield End(1.0)
 
-    with closing(prefetch(map(item, range(3)), read, workers=2, depth=2)) as events:  # pyright: ignore
+    with closing(prefetch(map(item, range(3)), read, workers=2, depth=2)) as events:
         results = list(encode_batches(events, encode, 2))
     assert [type(result) for result in results] == [Encoded, Failed, Encoded]
     assert str(results[1].error) == "the disk fell over"  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_reader_without_an_end_fails_rather_than_hangs() -> None:
-    def read(one: Item) -> Iterator[Start | Sample | End]:
+    def read(one: Item) -> Iterator[Start | Prepared | End]:
         yield Start(None)
 
     ((_, start), (_, failure)) = prefetch([item(0)], read, workers=1, depth=1)
     assert isinstance(start, Start)
-    assert isinstance(failure, Failure)
-    assert "0.mp4: its reader stopped without an End" in str(failure.error)
+    assert isinstance(failure, RuntimeError)
+    assert "0.mp4: its reader stopped without an End" in str(failure)
 
 
 def test_an_exception_of_the_encoder_ends_the_run_and_the_readers() -> None:
@@ -199,7 +202,7 @@ def test_an_exception_of_the_encoder_ends_the_run_and_the_readers() -> None:
 
     with (
         pytest.raises(RuntimeError, match="out of memory"),
-        closing(prefetch(map(item, range(3)), reading, workers=2, depth=2)) as events,  # pyright: ignore
+        closing(prefetch(map(item, range(3)), reading, workers=2, depth=2)) as events,
     ):
         list(encode_batches(events, broken, 4))
     assert reading.open == set()

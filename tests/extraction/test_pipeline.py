@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from extraction.batching import Encoded, End, Sample, Start
+from extraction.batching import Encoded, End, Prepared, Start
 from extraction.pipeline import INTERRUPTED, extract
 from media.inputs import find_inputs
 from store.handlers import SaveNumpy
@@ -32,14 +32,14 @@ class Counting:
     handlers: list[Handler] = field(default_factory=list)
     read_items: list[str] = field(default_factory=list)
 
-    def read(self, item: Item) -> Iterator[Start | Sample | End]:
+    def read(self, item: Item) -> Iterator[Start | Prepared | End]:
         self.read_items.append(item.name)
         yield Start(3)
         found = self.troubles[item.path.stem]() if item.path.stem in self.troubles else None
         for row in range(3 if found is None else 0):
-            yield Sample(row, float(row), float(row))
+            yield Prepared(row, float(row), float(row))
         if found == "damage":
-            yield Sample(0, 0.0, 0.0)
+            yield Prepared(0, 0.0, 0.0)
         yield End(1.0, {"damage": ["damaged at 1.00 s"]} if found == "damage" else {})
 
     def encode(self, contents: Sequence[int]) -> dict[str, np.ndarray]:
@@ -225,14 +225,14 @@ def test_wrong_arguments() -> None:
 def test_all_kinds_of_input_in_one_run(videos: list[str], tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"photo")
     inputs = find_inputs(video_paths=videos, image_paths=str(tmp_path / "photo.jpg"), texts=["a", "b"])
-    assert len(inputs) == 5
+    assert sum(map(len, inputs.values())) == 5
     handler = Collecting()
     assert extract(inputs=inputs, extractor=Counting(), on_extraction=[handler]) == 0
     assert handler.got == ["a", "bad", "c", "photo", "texts"]
 
 
 def test_a_shard_takes_its_part_of_every_kind(videos: list[str], tmp_path: Path) -> None:
-    parts = [find_inputs(video_paths=videos, shard=f"{i}/2").items["video"] for i in (1, 2)]
+    parts = [find_inputs(video_paths=videos, shard=f"{i}/2")["video"] for i in (1, 2)]
     assert [[item.name for item in part] for part in parts] == [["a", "c"], ["bad"]]
 
 

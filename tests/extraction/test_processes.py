@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from extraction.batching import Encoded, End, Sample, Start
+from extraction.batching import Encoded, End, Prepared, Start
 from extraction.pipeline import extract
 from media.inputs import find_inputs
 from store.handlers import SaveNumpy
@@ -37,9 +37,9 @@ class Slow:
     def streams(self) -> dict[str, Any]:
         return {"image": self}
 
-    def read(self, item: Item) -> Iterator[Start | Sample | End]:
+    def read(self, item: Item) -> Iterator[Start | Prepared | End]:
         yield Start(1)
-        yield Sample(int(item.name))
+        yield Prepared(int(item.name))
         yield End()
 
     def encode(self, contents: Sequence[int]) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from media.sampling import AtFps, Total, sampler_from
-from media.video import open_video
+from media.video import VideoReader
 from tests.helpers.index_clips import index_of
 from tests.helpers.shared_data import SHARED, shared_files
 from utils.errors import MediaError
@@ -86,7 +86,7 @@ def md5(rgb: np.ndarray) -> str:
 
 def selected(path: Path, sampler: AtFps | Total) -> list[int]:
     """Indices of the frames; none where the video is too short for the rate."""
-    with open_video(path, on_damage="keep") as video:
+    with VideoReader(path, on_damage="keep") as video:
         try:
             return [row.frame.index for row in sampler.rows(video)]
         except MediaError:
@@ -103,10 +103,10 @@ def test_awkward_media(name: str) -> None:
     path, facts = AWKWARD / name, facts_of_all()[name]
     if not facts.get("decodable_frames") or name == "cover_only.mp4":  # a cover picture is no video to us
         with pytest.raises(MediaError) as caught:
-            open_video(path)
+            VideoReader(path)
         assert_one_line(caught.value, path)
         return
-    with open_video(path, on_damage="keep") as video:
+    with VideoReader(path, on_damage="keep") as video:
         frames = [(md5(frame.to_rgb()), float(frame.seconds) * 1000) for frame in video.frames()]
         assert [video.info.width_px, video.info.height_px] == facts["display_size"]
         assert bool(video.damage) == bool(facts["ffmpeg_errors"] or name == "garbage_middle.ts")
@@ -124,7 +124,7 @@ def test_awkward_media(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in AWKWARD_FILES if "garbage" in name or "truncated_fast" in name])
 def test_damage_is_refused(name: str) -> None:
     expected = r"damaged at .* after \d+ frames .*on_error=partial"
-    with open_video(AWKWARD / name) as video, pytest.raises(MediaError, match=expected) as caught:
+    with VideoReader(AWKWARD / name) as video, pytest.raises(MediaError, match=expected) as caught:
         list(video.frames())
     assert_one_line(caught.value, AWKWARD / name)
 
@@ -134,11 +134,11 @@ def test_files_of_other_projects(name: str) -> None:
     path = DATA / name
     if name in UNUSABLE:
         with pytest.raises(MediaError, match=UNUSABLE[name]) as caught:
-            open_video(path)
+            VideoReader(path)
         assert_one_line(caught.value, path)
         return
     chosen = selected(path, AtFps(Fraction(5)))
-    with open_video(path, on_damage="keep") as video:
+    with VideoReader(path, on_damage="keep") as video:
         size = video.info.width_px, video.info.height_px
         wanted = set(chosen) if name in LONG else None
         frames = {f.index: md5(f.to_rgb()) for f in video.frames() if wanted is None or f.index in wanted}
@@ -166,7 +166,7 @@ def by_ffmpeg_program(path: Path, size: tuple[int, int], filters: str = "null") 
 def test_index_clips(name: str) -> None:
     """Frame i has luma 16 + 2i, so pictures tell which frame they are; times as their names say."""
     first = 25 if "editlist" in name else 0
-    with open_video(DATA / name) as video:
+    with VideoReader(DATA / name) as video:
         found = [(index_of(frame.to_rgb()), float(frame.seconds)) for frame in video.frames()]
         assert video.damage == []
     indices, seconds = zip(*found, strict=True)
@@ -199,9 +199,9 @@ def test_rows_of_the_reference(name: str, facts: str, case: str, keys: dict[str,
     with np.load(SHARED / "parity" / facts) as arrays:
         indices, times = arrays[f"{case}_lossless_source_index"], arrays[f"{case}_lossless_timestamps_ms"]
     sampler = sampler_from(**keys)
-    with open_video(SHARED / "parity" / "video" / name) as video:
+    with VideoReader(SHARED / "parity" / "video" / name) as video:
         rows = [(row.frame.index, row.seconds * 1000) for row in sampler.rows(video)]
-        assert sampler.fps_of_rows(video) == pytest.approx(
+        assert float(sampler.rate(video)) == pytest.approx(
             keys.get("extraction_fps", 10 * video.info.fps / {"v": 355, "p": 186}[name[0]])
         )
     assert [index for index, _ in rows] == indices.tolist()

@@ -1,12 +1,14 @@
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from media.files import find_images, find_media, find_videos
-from media.video import open_video
+from media.inputs import find_images, find_inputs, parse_shard, select
+from media.video import VideoReader
 from tests.helpers.shared_data import SHARED
 from utils.errors import MediaError, UserError
+from utils.types import Item
 
 
 def touch(folder: Path, *names: str) -> list[str]:
@@ -16,14 +18,18 @@ def touch(folder: Path, *names: str) -> list[str]:
     return [str(folder / name) for name in names]
 
 
+def videos_in(paths=None, **options) -> list[Item]:
+    return find_inputs(video_paths=paths, **options)["video"]
+
+
 def names(*args, **kwargs) -> list[str]:
-    return [item.name for item in find_videos(*args, **kwargs)]
+    return [item.name for item in videos_in(*args, **kwargs)]
 
 
-@pytest.mark.parametrize("given", [{}, {"paths": "a.mp4", "file_with_paths": "list.txt"}])
+@pytest.mark.parametrize("given", [{}, {"video_paths": "a.mp4", "file_with_video_paths": "list.txt"}])
 def test_exactly_one_source(given):
     with pytest.raises(UserError, match=r"video_paths.*file_with_video_paths"):
-        find_videos(**given)
+        find_inputs(**given)
 
 
 def test_names_are_relative_to_the_common_root(tmp_path):
@@ -61,14 +67,14 @@ def test_existing_file_wins_over_the_glob(tmp_path):
 def test_nothing_found_is_an_error(tmp_path, monkeypatch, given):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="video_paths"):
-        find_videos(given)
+        videos_in(given)
 
 
 def test_missing_path_stays_in_the_run(tmp_path):
-    (item,) = find_videos([str(tmp_path / "gone.mp4")])
+    (item,) = videos_in([str(tmp_path / "gone.mp4")])
     assert item.name == "gone"
     with pytest.raises(MediaError, match="no such file"):
-        open_video(item.path)
+        VideoReader(item.path)
 
 
 def test_each_file_once(tmp_path):
@@ -98,10 +104,10 @@ def test_list_file(tmp_path, monkeypatch):
     touch(tmp_path, " lead.mp4", "trail .mp4", "#kept.mp4", "b.mp4")
     text = "\ufeff lead.mp4\r\n\r\n# a comment\r\n#kept.mp4\r\n   b.mp4  \r\ntrail .mp4\r\ngone.mp4"
     Path("list.txt").write_bytes(text.encode())
-    items = find_videos(file_with_paths="list.txt")
+    items = videos_in(file_with_video_paths="list.txt")
     assert [str(item.path) for item in items] == [" lead.mp4", "#kept.mp4", "b.mp4", "trail .mp4", "gone.mp4"]
     Path("list.txt").write_bytes(text.lstrip("\ufeff").encode("utf-16"))
-    assert find_videos(file_with_paths="list.txt") == items
+    assert videos_in(file_with_video_paths="list.txt") == items
 
 
 @pytest.mark.parametrize("content", [None, b"\n# nothing\n"])
@@ -109,11 +115,15 @@ def test_unusable_list_file(tmp_path, content):
     if content is not None:
         (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(UserError, match="file_with_video_paths="):
-        find_videos(file_with_paths=tmp_path / "list.txt")
+        videos_in(file_with_video_paths=tmp_path / "list.txt")
+
+
+def images_in(paths=None, file_with_paths=None, **options) -> list[Item]:
+    return find_inputs(image_paths=paths, file_with_image_paths=file_with_paths, **options)["image"]
 
 
 def image_names(*args, **kwargs) -> list[str]:
-    return [item.name for item in find_images(*args, **kwargs)]
+    return [item.name for item in images_in(*args, **kwargs)]
 
 
 def write_list(folder: Path, *lines: str) -> Path:
@@ -133,13 +143,13 @@ def test_images_of_a_list_are_relative_to_image_dir(tmp_path):
     folder = tmp_path / "odd [name]"
     touch(folder, "val/1.jpg", "val/2.jpg", "train/1.jpg", " lead.jpg", "#x.jpg")
     file = write_list(tmp_path, "val/1.jpg", "# a comment", "", " val/gone.jpg ", " lead.jpg", "#x.jpg", "train/*.jpg")
-    items = find_images(file_with_paths=file, image_dir=folder)
+    items = images_in(file_with_paths=file, image_dir=folder)
     assert [str(item.path.relative_to(folder)) for item in items] == [
         *("val/1.jpg", "val/gone.jpg", " lead.jpg", "#x.jpg", "train/1.jpg")
     ]
     assert [item.name for item in items] == ["val/1", "val/gone", " lead", "#x", "train/1"]
     absolute = write_list(tmp_path, str(folder / "val" / "2.jpg"))
-    assert find_images(file_with_paths=absolute, image_dir=folder)[0].path == folder / "val" / "2.jpg"
+    assert images_in(file_with_paths=absolute, image_dir=folder)[0].path == folder / "val" / "2.jpg"
 
 
 def test_coco_ids(tmp_path):
@@ -160,12 +170,12 @@ def test_coco_ids(tmp_path):
 def test_names_without_coco_ids(tmp_path, name):
     file = write_list(tmp_path, "1.jpg", name)
     with pytest.raises(UserError, match=r"list\.txt, line 2: .*id_mode=coco_int expects a number .*use id_mode=stem"):
-        find_images(file_with_paths=file, id_mode="coco_int")
+        images_in(file_with_paths=file, id_mode="coco_int")
 
 
 def test_ids_from_a_column(tmp_path):
     file = write_list(tmp_path, "0, val/a.jpg", "", "# comment", "b/c , a, b.jpg", " 2,val/a.jpg", "0,val/a.jpg")
-    items = find_images(file_with_paths=file, image_dir=tmp_path, id_mode="column")
+    items = images_in(file_with_paths=file, image_dir=tmp_path, id_mode="column")
     assert [(item.name, str(item.path.relative_to(tmp_path))) for item in items] == [
         *(("0", "val/a.jpg"), ("b/c", "a, b.jpg"), ("2", "val/a.jpg"))
     ]
@@ -174,7 +184,7 @@ def test_ids_from_a_column(tmp_path):
 @pytest.mark.parametrize("line", ["val/a.jpg", "0,", ", a.jpg", "../x, a.jpg", "/x, a.jpg", "a//b, a.jpg", "x/, a.jpg"])
 def test_lines_that_are_no_id_and_path(tmp_path, line):
     with pytest.raises(UserError, match=r"list\.txt, line 2: id_mode=column expects"):
-        find_images(file_with_paths=write_list(tmp_path, "0, a.jpg", line), id_mode="column")
+        images_in(file_with_paths=write_list(tmp_path, "0, a.jpg", line), id_mode="column")
 
 
 @pytest.mark.parametrize(
@@ -183,7 +193,7 @@ def test_lines_that_are_no_id_and_path(tmp_path, line):
 )
 def test_two_files_with_one_id(tmp_path, id_mode, lines):
     with pytest.raises(UserError, match=r"line 2: two images with the id 5: .*\.jpg and .*\.jpg"):
-        find_images(file_with_paths=write_list(tmp_path, *lines), id_mode=id_mode)
+        images_in(file_with_paths=write_list(tmp_path, *lines), id_mode=id_mode)
 
 
 @pytest.mark.parametrize(
@@ -204,26 +214,107 @@ def test_options_that_do_not_go_together(tmp_path, monkeypatch, options, message
     write_list(tmp_path, "a.jpg")
     (tmp_path / "empty.txt").touch()
     with pytest.raises(UserError, match=message):
-        find_media(**options)
+        find_inputs(**options)
+
+
+def all_names(**given) -> dict[str, list[str]]:
+    return {kind: [item.name for item in items] for kind, items in find_inputs(**given).items()}
 
 
 def test_videos_and_images_are_named_apart(tmp_path):
     touch(tmp_path, "v/clip.mp4", "v/other.mp4", "i/clip.jpg", "i/photo.jpg", "i/sub/clip.jpg", "i/5.jpg", "v/5.mp4")
     folders = {"video_paths": str(tmp_path / "v"), "image_paths": str(tmp_path / "i")}
-    videos, images = find_media(**folders)
-    assert [item.name for item in videos] == ["5_mp4", "clip_mp4", "other"]
-    assert [item.name for item in images] == ["5_jpg", "clip_jpg", "photo", "sub/clip"]
-    assert [item.name for item in find_videos(folders["video_paths"])] == ["5", "clip", "other"]
-    videos, images = find_media(**folders | {"image_paths": str(tmp_path / "i/5.jpg"), "id_mode": "coco_int"})
-    assert [item.name for item in videos] == ["5_mp4", "clip", "other"]
-    assert [item.name for item in images] == ["5"]
-    assert find_media() == ([], [])
+    assert all_names(**folders) == {
+        "video": ["5_mp4", "clip_mp4", "other"],
+        "image": ["5_jpg", "clip_jpg", "photo", "sub/clip"],
+    }
+    assert names(folders["video_paths"]) == ["5", "clip", "other"]
+    assert all_names(**folders | {"image_paths": str(tmp_path / "i/5.jpg"), "id_mode": "coco_int"}) == {
+        "video": ["5_mp4", "clip", "other"],
+        "image": ["5"],
+    }
 
 
 def test_a_gif_may_be_both(tmp_path):
     touch(tmp_path, "x.gif")
-    videos, images = find_media(video_paths=str(tmp_path), image_paths=str(tmp_path))
-    assert [item.name for item in (*videos, *images)] == ["x_gif", "x_gif_2"]
+    assert all_names(video_paths=str(tmp_path), image_paths=str(tmp_path)) == {"video": ["x_gif"], "image": ["x_gif_2"]}
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """A home folder, and an empty current one in which nothing is called `~`."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    touch(tmp_path / "home", "clips/a.mp4", "clips/b.mp4", "photos/1.jpg", "photos/2.jpg")
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"video_paths": "~/clips/a.mp4"}, ["clips/a.mp4"]),
+        ({"video_paths": ["~/clips"]}, ["clips/a.mp4", "clips/b.mp4"]),
+        ({"video_paths": "~/clips/*.mp4"}, ["clips/a.mp4", "clips/b.mp4"]),
+        ({"image_paths": "~/photos"}, ["photos/1.jpg", "photos/2.jpg"]),
+        ({"file_with_video_paths": "~/videos.txt"}, ["clips/a.mp4", "clips/b.mp4"]),
+        ({"file_with_image_paths": "~/images.txt", "image_dir": "~/photos"}, ["photos/2.jpg"]),
+        ({"file_with_image_paths": "~/ids.txt", "image_dir": "~/photos", "id_mode": "column"}, ["photos/1.jpg"]),
+        ({"file_with_texts": "~/texts.txt"}, ["texts.txt"]),
+        ({"annotations": "~/karpathy.json"}, ["karpathy.json"]),
+    ],
+    ids=str,
+)
+def test_home_folder(home, given, expected):
+    """The shell expands `~` neither in `KEY=~/x` nor inside quotes nor in a list."""
+    (home / "videos.txt").write_text("~/clips/a.mp4\n~/clips/b*\n")
+    (home / "images.txt").write_text("2.jpg\n")
+    (home / "ids.txt").write_text("7, 1.jpg\n")
+    (home / "texts.txt").write_text("a cat\n")
+    sentences = [{"raw": "a cat", "tokens": ["a", "cat"]}]
+    images = [{"filename": "1.jpg", "split": "val", "sentences": sentences}]
+    (home / "karpathy.json").write_text(json.dumps({"images": images}))
+    (items,) = find_inputs(**given).values()
+    assert [str(item.path) for item in items] == [str(home / name) for name in expected]
+
+
+def test_a_name_with_a_tilde_is_no_home_folder(home):
+    touch(Path(), "~/clips/a.mp4", "~x.mp4")
+    items = videos_in(["~/clips/a.mp4", "~x.mp4"])
+    assert [str(item.path) for item in items] == ["~/clips/a.mp4", "~x.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("1/1", (1, 1)), ("1/8", (1, 8)), ("8/8", (8, 8)), (" 3 / 10 ", (3, 10))]
+)
+def test_shard_is_parsed(text: str, expected: tuple[int, int]) -> None:
+    assert parse_shard(text) == expected
+
+
+@pytest.mark.parametrize("text", ["0/8", "9/8", "1/0", "0/0", "-1/8", "1", "1/", "/8", "1/8/2", "1.0/8", "", "²/3"])
+def test_any_other_shard_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_shard(text)
+    assert str(caught.value) == f"shard={text}: expected i/n with 1 <= i <= n, for example 1/8 ... 8/8"
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 100])
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_shards_are_disjoint_complete_and_of_equal_size(length: int, count: int) -> None:
+    items = list(range(length))
+    parts = [list(select(items, f"{number}/{count}")) for number in range(1, count + 1)]
+    assert sorted(item for part in parts for item in part) == items
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert all(part == items[number::count] for number, part in enumerate(parts))
+
+
+def test_without_a_shard_everything() -> None:
+    assert select([1, 2, 3], None) == [1, 2, 3]
+
+
+def test_a_wrong_shard_is_told_for_an_empty_list_too() -> None:
+    with pytest.raises(UserError, match="shard=9/8"):
+        select([], "9/8")
 
 
 @pytest.mark.shared

@@ -9,7 +9,7 @@ import pytest
 from media import reencode
 from media.reencode import kept_path, through_file, write_rows
 from media.sampling import AtFps, Total
-from media.video import open_video
+from media.video import VideoReader
 from tests.helpers.index_clips import make_clip
 from utils.errors import MediaError
 from utils.types import Row
@@ -37,13 +37,13 @@ def collected(rows) -> list[tuple[bytes, int, float, Fraction, Fraction]]:
 def test_the_same_rows_come_back(tmp_path, name, sampler):
     path = make_clip(tmp_path / name, left_bright=True, **CLIPS[name])
     target = kept_path(tmp_path / "tmp", path.stem)
-    with open_video(path) as video:
+    with VideoReader(path) as video:
         expected = collected(sampler.rows(video))
-    with open_video(path) as video:
+    with VideoReader(path) as video:
         found = collected(through_file(sampler.rows(video), target, rate=sampler.rate(video)))
     assert found == expected
     assert os.listdir(target.parent) == [f"{path.stem}_new_fps.mp4"]
-    with open_video(target) as video:
+    with VideoReader(target) as video:
         assert video.info.fps == pytest.approx(float(sampler.rate(video)) if sampler != Total(3) else video.info.fps)
 
 
@@ -52,7 +52,7 @@ def test_selection_is_that_of_the_ffmpeg_program(tmp_path):
     program = imageio_ffmpeg.get_ffmpeg_exe()
     command = [program, "-loglevel", "error", "-nostdin", "-i", str(path), "-vf", "fps=4", "-fps_mode", "passthrough"]
     output = subprocess.run([*command, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True, check=True)
-    with open_video(path) as video:
+    with VideoReader(path) as video:
         rows = list(through_file(AtFps(Fraction(4)).rows(video), tmp_path / "out.mp4", rate=Fraction(4)))
     assert b"".join(row.frame.to_rgb().tobytes() for row in rows) == output.stdout
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from media.sampling import AtFps, EveryFrame, Total, parse_rate, retimed, sampler_from
-from media.video import open_video
+from media.video import VideoReader
 from tests.helpers.index_clips import index_of, make_clip
 from utils.errors import MediaError, UserError
 
@@ -102,7 +102,7 @@ def test_total_is_exact(ticks, last, num_rows):
     assert len(rows) == num_rows
     assert [row.frame.index for row in rows] == sorted(row.frame.index for row in rows)
     assert [row.seconds for row in rows] == pytest.approx(
-        [k / Total(num_rows).fps_of_rows(video) for k in range(num_rows)]
+        [k / float(Total(num_rows).rate(video)) for k in range(num_rows)]
     )
 
 
@@ -114,31 +114,31 @@ def test_rule_of_thumb_for_a_constant_rate():
 
 def test_frames_are_held_one_at_a_time_and_converted_on_demand(tmp_path):
     path = make_clip(tmp_path / "clip.mp4", 50)
-    with open_video(path) as video:
+    with VideoReader(path) as video:
         rows = [(index_of(row.frame.to_rgb()), row.seconds) for row in sampler_from(extraction_fps=5).rows(video)]
     assert rows == [(i, k / 5) for k, i in enumerate([2, 7, 12, 17, 22, 27, 32, 37, 42, 47])]
-    with open_video(path) as video:
+    with VideoReader(path) as video:
         rows = list(AtFps(Fraction(50)).rows(video))
     assert len(rows) == 100
     assert rows[0].frame is rows[1].frame
 
 
 def test_every_frame(tmp_path):
-    with open_video(make_clip(tmp_path / "clip.mp4", 5)) as video:
+    with VideoReader(make_clip(tmp_path / "clip.mp4", 5)) as video:
         assert [row.seconds for row in EveryFrame().rows(video)] == [0.0, 0.04, 0.08, 0.12, 0.16]
-        assert EveryFrame().fps_of_rows(video) == 25.0
+        assert float(EveryFrame().rate(video)) == 25.0
 
 
 def test_too_short_for_a_row(tmp_path):
     path = make_clip(tmp_path / "one.mp4", 1)
     with (
-        open_video(path) as video,
+        VideoReader(path) as video,
         pytest.raises(MediaError, match=r"0\.040 s .*extraction_fps=2;.*extraction_total=1"),
     ):
         list(AtFps(Fraction(2)).rows(video))
-    with open_video(path) as video:
+    with VideoReader(path) as video:
         assert [row.frame.index for row in Total(4).rows(video)] == [0, 0, 0, 0]
-        assert Total(4).fps_of_rows(video) == 100.0
+        assert float(Total(4).rate(video)) == 100.0
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ import av
 import pytest
 
 from media import sparse, video
-from media.nal import CodedPictures
-from media.packets import scan
+from media.container import Clock
+from media.packets import CodedPictures, scan
 from media.sampling import AtFps, Sampler, Total
 from media.sparse import NotAsAnnouncedError, announced
-from media.video import open_video
+from media.video import VideoReader
 from tests.helpers.index_clips import index_of, make_clip
 from tests.helpers.shared_data import SHARED
 from utils.errors import MediaError
@@ -38,12 +38,12 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rows_of(path: Path, sampler: Sampler, *, whole: bool = False) -> tuple[list[tuple], list[str], bool]:
     """Rows with their pictures, the warnings, and whether the file was decoded from its beginning."""
-    with open_video(path) as reader:
+    with VideoReader(path) as reader:
         whole_way = reader.frames
         begun = []
         reader.frames = lambda: begun.append(True) or whole_way()  # type: ignore[method-assign]
         if whole:
-            reader._plan = lambda retime: None  # type: ignore[method-assign]
+            reader._sparse = lambda retime: None  # type: ignore[method-assign]
         rows = []
         for row in sampler.rows(reader):
             frame = row.frame
@@ -65,19 +65,19 @@ def test_same_rows(tmp_path: Path, always: None, name: str, sampler: Sampler) ->
 def test_only_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four rows of 400 frames, which are decoded from a start every ten frames on."""
     path = make_clip(tmp_path / "long.mp4", 400, options=CLOSED)
-    plans = []
+    asked = []
     pictures_of = sparse.pictures_of
 
-    def spy(plan: sparse.Plan, *arguments: Any, **options: Any) -> Any:
-        plans.append(plan)
-        return pictures_of(plan, *arguments, **options)
+    def spy(rows: sparse.SparseRows, *arguments: Any, **options: Any) -> Any:
+        asked.append(rows)
+        return pictures_of(rows, *arguments, **options)
 
     monkeypatch.setattr(video, "pictures_of", spy)
-    with open_video(path) as reader:
+    with VideoReader(path) as reader:
         rows = list(Total(4).rows(reader))
     assert [row.frame.index for row in rows] == [49, 149, 249, 349]
-    (plan,) = plans
-    assert all(part.last - part.first < 10 for part in plan.parts)
+    (only,) = asked
+    assert all(part.last - part.first < 10 for part in only.parts)
 
 
 def test_rows_near_each_other_are_decoded_from_the_beginning(tmp_path: Path) -> None:
@@ -89,11 +89,10 @@ def test_rows_near_each_other_are_decoded_from_the_beginning(tmp_path: Path) -> 
 def test_times_are_those_of_decoded_frames(tmp_path: Path) -> None:
     ticks = [0, 3, 4, 9, 20, 21, 22, 40, 41, 55, 56, 57, 58, 59, 80, 81]
     path = make_clip(tmp_path / "vfr.mp4", 16, options=CLOSED, ticks=ticks, time_base=Fraction(1, 100))
-    with open_video(path) as reader:
+    with VideoReader(path) as reader:
         table = reader.extent().table
         assert table is not None
-        clock = video.new_clock(reader._container, reader._stream)
-        stamps = [vars_of(frame) for frame in announced(table, clock, reader._last_tick)]
+        stamps = [vars_of(frame) for frame in announced(table, Clock(reader._header))]
         assert stamps == [vars_of(frame) for frame in reader.frames()]
 
 
@@ -149,7 +148,7 @@ def test_damage_where_no_row_is(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="damaged at"):
         rows_of(broken, Total(4), whole=True)
     assert rows_of(broken, Total(4))[:2] == rows_of(path, Total(4))[:2]
-    with open_video(broken, on_damage="keep") as reader:
+    with VideoReader(broken, on_damage="keep") as reader:
         assert len(list(Total(4).rows(reader))) == 4
         assert reader.damage
 
@@ -220,6 +219,6 @@ def test_files_of_other_projects(always: None) -> None:
 
 def test_a_sampler_that_selects_by_time_can_be_asked_twice(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "clip.mp4", 50)
-    with open_video(path) as reader:
+    with VideoReader(path) as reader:
         rows = list(reader.rows(partial(Total(2)._rows, rate=Fraction(1)), apart_seconds=Fraction(1)))
     assert [index_of(row.frame.to_rgb()) for row in rows] == [12, 37]

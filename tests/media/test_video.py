@@ -6,10 +6,11 @@ import av
 import numpy as np
 import pytest
 
-from media.clock import Clock, PtsOrDts, nearest
+from media.container import Clock, Header, PtsOrDts
 from media.packets import scan
 from media.rgb import turn_filters
-from media.video import open_video
+from media.sampling import nearest
+from media.video import VideoReader
 from tests.helpers.index_clips import index_of, make_clip
 from utils.errors import MediaError
 
@@ -43,7 +44,7 @@ def test_every_frame_at_its_time(tmp_path, monkeypatch, name):
     num_frames = kwargs.get("num_frames", 20)
     base = kwargs.get("time_base", Fraction(1, 25))
     ticks = kwargs.get("ticks", range(20))
-    with open_video(name) as video:
+    with VideoReader(name) as video:
         frames = list(video.frames())
         assert [index_of(frame.to_rgb()) for frame in frames] == list(range(num_frames))
         expected = [(tick - ticks[0]) * base for tick in ticks][:num_frames]
@@ -65,9 +66,9 @@ def test_turned_as_displayed(tmp_path, degrees, mirrored):
     turned = {"degrees": degrees, **mirrored}
     make_clip(tmp_path / "turned.mp4", 1, left_bright=True, turned=turned)
     make_clip(tmp_path / "plain.mp4", 1, left_bright=True)
-    with open_video(tmp_path / "plain.mp4") as video:
+    with VideoReader(tmp_path / "plain.mp4") as video:
         plain = next(video.frames()).to_rgb()
-    with open_video(tmp_path / "turned.mp4") as video:
+    with VideoReader(tmp_path / "turned.mp4") as video:
         rgb = next(video.frames()).to_rgb()
         assert (video.info.height_px, video.info.width_px, 3) == rgb.shape
     expected = np.rot90(plain, k=degrees // 90)
@@ -87,26 +88,39 @@ def test_turns_as_the_ffmpeg_program():
     }
     for (a, b, c, d), filters in turns.items():
         assert turn_filters((a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)) == filters
-    assert turn_filters((46341, 46341, 0, -46341, 46341, 0, 0, 0, 1 << 30)) == ()  # 45 degrees
+    assert turn_filters((46341, 46341, 0, -46341, 46341, 0, 0, 0, 1 << 30)) is None  # 45 degrees
+
+
+def test_other_turns_are_warned_of_and_left(tmp_path):
+    """45 degrees: FFmpeg's own player would have to invent the corners."""
+    make_clip(tmp_path / "turned.mp4", 1, left_bright=True, turned={"degrees": 45})
+    make_clip(tmp_path / "plain.mp4", 1, left_bright=True)
+    with VideoReader(tmp_path / "plain.mp4") as video:
+        plain = next(video.frames()).to_rgb()
+        assert video.warnings == []
+    with VideoReader(tmp_path / "turned.mp4") as video:
+        assert video.warnings == ["asks to be turned by 45 degrees: only multiples of 90 are applied"]
+        assert (video.info.rotation_degrees, video.info.width_px, video.info.height_px) == (0, 64, 48)
+        np.testing.assert_array_equal(next(video.frames()).to_rgb(), plain)
 
 
 def test_decoder_threads_change_nothing(tmp_path):
     path = make_clip(tmp_path / "clip.mp4", 60, options={"bf": "2"}, left_bright=True)
     pixels = []
     for threads in (1, 4):
-        with open_video(path, threads=threads) as video:
+        with VideoReader(path, threads=threads) as video:
             pixels.append(np.stack([frame.to_rgb() for frame in video.frames()]))
     np.testing.assert_array_equal(*pixels)
 
 
 def test_rgb_is_made_once(clip):
-    with open_video(clip) as video:
+    with VideoReader(clip) as video:
         frame = next(video.frames())
         assert frame.to_rgb() is frame.to_rgb()
 
 
 def test_frames_outlive_the_reader_and_convert_on_other_threads(clip):
-    with open_video(clip) as video:
+    with VideoReader(clip) as video:
         frames = list(video.frames())
     found: dict[int, int] = {}
     threads = [threading.Thread(target=lambda f=f: found.update({f.index: index_of(f.to_rgb())})) for f in frames]
@@ -122,7 +136,7 @@ def test_pictures_are_let_go_without_the_garbage_collector(tmp_path):
     gc.collect()
     gc.disable()
     try:
-        with open_video(path) as video:
+        with VideoReader(path) as video:
             for frame in video.frames():
                 frame.to_rgb()
             alive = sum(type(each) is av.VideoFrame for each in gc.get_objects())
@@ -132,7 +146,7 @@ def test_pictures_are_let_go_without_the_garbage_collector(tmp_path):
 
 
 def test_one_pass(clip):
-    with open_video(clip) as video:
+    with VideoReader(clip) as video:
         frames = video.frames()
         next(frames)
         frames.close()
@@ -152,9 +166,9 @@ def test_cut_short(tmp_path):
     data = fast.read_bytes()
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(data[: int(len(data) * 0.8)])
-    with open_video(cut) as video, pytest.raises(MediaError, match=r"cut.mp4: damaged at .* on_error=partial"):
+    with VideoReader(cut) as video, pytest.raises(MediaError, match=r"cut.mp4: damaged at .* on_error=partial"):
         list(video.frames())
-    with open_video(cut, on_damage="keep") as video:
+    with VideoReader(cut, on_damage="keep") as video:
         num_frames = len(list(video.frames()))
         assert 0 < num_frames < 100
         assert video.damage
@@ -166,7 +180,7 @@ def test_no_video(tmp_path, content):
     path = tmp_path / "x.mp4"
     path.write_bytes(content)
     with pytest.raises(MediaError, match=r"x\.mp4: cannot be opened") as caught:
-        open_video(path)
+        VideoReader(path)
     assert "\n" not in str(caught.value)
 
 
@@ -174,29 +188,29 @@ def test_text_is_not_drawn(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text("folder/some video.mp4\n" * 200)
     with pytest.raises(MediaError, match="file_with_video_paths"):
-        open_video(path)
+        VideoReader(path)
 
 
 def test_folder_and_missing(tmp_path):
     with pytest.raises(MediaError, match="found a folder"):
-        open_video(tmp_path)
+        VideoReader(tmp_path)
     with pytest.raises(MediaError, match="no such file"):
         scan(tmp_path / "gone.mp4")
 
 
 def test_clock_joins_stamps_that_start_anew():
-    clock = Clock(Fraction(1, 10), start_seconds=Fraction(1))
-    stamps = [clock.stamp(pts, 1) for pts in (10, 11, 12, 10, 11)]
+    clock = Clock(Header(Fraction(1, 10), start_seconds=Fraction(1)))
+    stamps = [clock.frame(pts, 1) for pts in (10, 11, 12, 10, 11)]
     assert [stamp.seconds * 10 for stamp in stamps] == [0, 1, 2, 0, 1]
     assert [stamp.clock_seconds * 10 for stamp in stamps] == [0, 1, 2, 3, 4]
     assert clock.restarts == [Fraction(3, 10)]
 
 
 def test_clock_holds_jitter_and_counts_on_without_stamps():
-    clock = Clock(Fraction(1, 100))
-    assert [clock.stamp(pts, 4).clock_seconds * 100 for pts in (0, 8, 4, 12)] == [0, 8, 8, 12]
-    bare = Clock(Fraction(1, 1_200_000))
-    assert [bare.stamp(None, 100_000).seconds for _ in range(3)] == [Fraction(83_333 * i, 10**6) for i in range(3)]
+    clock = Clock(Header(Fraction(1, 100)))
+    assert [clock.frame(pts, 4).clock_seconds * 100 for pts in (0, 8, 4, 12)] == [0, 8, 8, 12]
+    bare = Clock(Header(Fraction(1, 1_200_000)))
+    assert [bare.frame(None, 100_000).seconds for _ in range(3)] == [Fraction(83_333 * i, 10**6) for i in range(3)]
 
 
 def test_pts_are_believed_until_they_fail_more_often_than_dts():

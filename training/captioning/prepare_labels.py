@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from PIL import Image, UnidentifiedImageError
-from tqdm import tqdm
 
 from evaluation.captions.cider import DocumentFrequency
 from models.captioner.vocabulary import Vocabulary
@@ -15,6 +14,7 @@ from training.captioning.annotations import END_WORD, TRAIN_SPLITS, AnnotatedIma
 from training.captioning.label_files import write_hdf5, write_json
 from training.captioning.labels import LabelledImage, Labels, make_labels, make_vocabulary
 from utils.errors import UserError, check_count, check_option
+from utils.progress_bar import progress_bar
 
 LabelFormat = Literal["hdf5", "json"]
 VocabularyFrom = Literal["train", "all"]
@@ -106,7 +106,7 @@ def _percent(part: int, whole: int) -> str:
 def _with_sizes(images: Sequence[LabelledImage], folder: Path) -> list[LabelledImage]:
     """From the files' headers. COCO's images lie below a folder a split, those of other sets often do not."""
     sized = []
-    for image in tqdm(images, desc="sizes of the images", unit="", leave=False, delay=2):
+    for image in progress_bar(images, "sizes of the images", passing=True):
         file = folder / image.file_path
         try:
             with Image.open(file if file.is_file() else folder / file.name) as opened:

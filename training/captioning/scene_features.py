@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float16, Float32, UInt8
 from torch import Tensor
-from tqdm import tqdm
 
 from extraction.device import usable_device
 from extraction.preprocess import normalize
@@ -28,6 +27,7 @@ from store.atomic import atomic_write
 from store.plain_json import encode as encode_json
 from store.provenance import file_sha256
 from utils.errors import UserError, check_count
+from utils.progress_bar import progress_bar
 
 _ATTEMPTS = 100_000
 
@@ -52,7 +52,7 @@ class SceneSet:
         """UserError where there are not so many different ones."""
         seen: set[Facts] = set()
         scenes = []
-        for index in tqdm(range(self.num), desc=f"scenes to {self.split} on: drawing", unit="", leave=False, delay=2):
+        for index in progress_bar(range(self.num), f"scenes to {self.split} on: drawing", passing=True):
             scene = draw_scene(random.Random(self._key(index, seen)), resolution=self.size_px)
             if self.unique:
                 seen.add(scene.facts)
@@ -118,7 +118,7 @@ def encode_pictures(
     own_resolution: int = model.visual.input_resolution  # pyright: ignore[reportAssignmentType]
     grids, embeddings = [], []
     starts = range(0, len(all_pictures), batch_size)
-    for start in tqdm(starts, desc="encoding pictures", unit=" batches", leave=False, delay=2):
+    for start in progress_bar(starts, "encoding pictures", unit=" batches", passing=True):
         pictures = torch.stack(list(all_pictures[start : start + batch_size]))
         grids.append(_grid(model, _pixels(pictures, model, resolution, device)).half().cpu().numpy())
         embedded = model.encode_image(_pixels(pictures, model, own_resolution, device)).float()
