@@ -7,8 +7,7 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import nn
 
-from extraction.precision import convert_weights
-from models.clip.model import ARCHITECTURES, Architecture, infer_architecture
+from models.clip.model import ARCHITECTURES, Architecture, convert_weights, infer_architecture
 from models.clip.weights import WithoutInitialWeights
 from tests.helpers.shared_data import PARITY
 from tests.helpers.tiny_clip import TINY, TINY_RESNET, tiny_model
@@ -89,7 +88,9 @@ def test_a_state_dict_survives_the_round_trip(architecture: Architecture) -> Non
 
 @both_kinds
 def test_only_convolutions_linears_and_projections_go_to_half_precision(architecture: Architecture) -> None:
-    state = convert_weights(tiny_model(architecture=architecture), torch.float16).state_dict()
+    model = tiny_model(architecture=architecture)
+    convert_weights(model, torch.float16)
+    state = model.state_dict()
     half = {key for key, value in state.items() if value.dtype == torch.float16}
     expected = {
         key
