@@ -14,12 +14,12 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as main.py does
 
 import torch
-from extraction.extractor import FeatureExtractor
-from models.clip import ExtractCLIP
 from PIL import Image
 
+from extraction.extractor import FeatureExtractor
 from extraction.pipeline import extract
 from media.inputs import find_inputs
+from models.clip import ExtractCLIP
 from models.clip.model import ARCHITECTURES
 from store.handlers import SaveNumpy
 

@@ -47,11 +47,18 @@ class Int8Linear(nn.Module):
             warnings.filterwarnings("ignore", message=".*quantized.*deprecated", category=UserWarning)
             quantized = torch.quantize_per_channel(weight, scales, zeros, axis=0, dtype=torch.qint8)
             self.packed = torch.ops.quantized.linear_prepack(quantized, linear.bias)
-        # Models ask for the type of a layer's weights; whoever computes with these is told so by PyTorch.
-        self.weight, self.bias = (None if own is None else own.detach().to("meta") for own in (weight, linear.bias))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.quantized.linear_dynamic(x, self.packed)
+
+    @property
+    def weight(self) -> Tensor:
+        """For modules that look at their layers' weights (their type, most often) or compute with them themselves."""
+        return torch.ops.quantized.linear_unpack(self.packed)[0].dequantize()
+
+    @property
+    def bias(self) -> Tensor | None:
+        return torch.ops.quantized.linear_unpack(self.packed)[1]
 
 
 def usable_device(device: str) -> torch.device:

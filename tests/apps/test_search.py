@@ -93,7 +93,7 @@ def test_command_line(photos, checkpoint, tmp_path):
 
 def test_a_query_is_needed(photos):
     with pytest.raises(UserError, match="query: expected a text"):
-        search(query=" ", image_paths=str(photos), model_name="tiny")
+        search(query=" ", image_paths=str(photos), model=ModelChoice(model_name="tiny"))
 
 
 def test_file_names():

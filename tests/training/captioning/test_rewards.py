@@ -142,10 +142,12 @@ def test_kept_frequencies_have_to_know_the_end(tmp_path):
 
 def test_prefix_comes_once_and_equal_captions_are_encoded_once(monkeypatch):
     model = load_model(find_weights("tiny"))
-    text = FrozenText(load_model(find_weights("tiny")), prefix="A photo depicts ", batch_size=2)
+    text = FrozenText(
+        load_model(find_weights("tiny")).requires_grad_(False).text, prefix="A photo depicts ", batch_size=2
+    )
     seen: list[str] = []
-    tokenize = text._model.tokenize
-    monkeypatch.setattr(text._model, "tokenize", lambda texts, **kw: seen.extend(texts) or tokenize(texts, **kw))
+    tokenize = text.text.tokenize
+    monkeypatch.setattr(text.text, "tokenize", lambda texts, **kw: seen.extend(texts) or tokenize(texts, **kw))
     captions = ["a red square", "", "a red square", "a blue circle", "x " * 100]
     found = text.embeddings(captions)
     assert seen == [f"A photo depicts {caption}" for caption in ("a red square", "", "a blue circle", "x " * 100)]
@@ -167,7 +169,7 @@ def test_pooled_features_are_those_before_the_projection():
 def test_rewards_of_one_model_share_its_text_tower():
     assert frozen_text("tiny", "a ") is frozen_text("tiny", "a ")
     assert frozen_text("tiny", "a ") is not frozen_text("tiny", "b ")
-    assert not any(parameter.requires_grad for parameter in frozen_text("tiny", "a ")._model.parameters())
+    assert not any(parameter.requires_grad for parameter in frozen_text("tiny", "a ").text.parameters())
 
 
 @pytest.mark.parametrize("path", [None, "nothing.pt", "tiny"])
