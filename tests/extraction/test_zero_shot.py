@@ -5,6 +5,7 @@ import torch
 from extraction.encoder import Encoder
 from extraction.zero_shot import ShowPredictions, TextPredictor, kinetics_classes, table
 from tests.helpers.tiny_clip import tiny_model
+from tests.helpers.toy_family.family import ToyModel
 from utils.types import Features, Item
 
 TEXTS = ["a dog smiles", "a woman is lifting", "a cat", "rain", "a car", "a house"]
@@ -66,3 +67,25 @@ def test_texts_are_taken_as_they_are_and_null_is_kinetics(given: list[str] | Non
     assert zero_shot.features.shape == (len(given) if given else 400, 16)
     assert zero_shot.scale == pytest.approx(1 / 0.07, rel=1e-6)
     assert (zero_shot.bias, zero_shot.probability) == (0, "softmax")
+
+
+def test_a_model_of_the_sigmoid_loss_gives_each_text_its_own_probability() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(ToyModel().eval(), device=torch.device("cpu"), precision="fp32")
+    predictor = TextPredictor.from_texts(encoder, TEXTS)
+    pixels = torch.randint(0, 256, (3, 3, 24, 24), dtype=torch.uint8)
+    features = encoder.images(pixels)
+    logits, probabilities = predictor.logits(features), predictor.probabilities(predictor.logits(features))
+    images, texts = (
+        torch.nn.functional.normalize(torch.from_numpy(rows).double(), dim=1) for rows in (features, predictor.features)
+    )
+    expected = np.exp(2.0) * (images @ texts.T) - 3.0
+    np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(probabilities, expected.sigmoid().numpy(), rtol=1e-6)
+    assert abs(probabilities.sum(axis=1) - 1).min() > 0.01
+    assert predictor.predict(features)[0]["probabilities"] == sorted(probabilities[0], reverse=True)[:5]
+
+
+def test_sigmoids_do_not_overflow() -> None:
+    predictor = TextPredictor(["yes", "no"], np.array([[1, 0], [-1, 0]], np.float32), 1e4, -10.0, "sigmoid")
+    assert predictor.predict(np.array([[1, 0]], np.float32))[0]["probabilities"] == [1.0, 0.0]

@@ -119,8 +119,6 @@ def test_a_text_beside_others_is_the_text_alone(make: Make) -> None:
 
 def test_tokens_of_another_model_are_answered_by_name(make: Make) -> None:
     model = make()
-    if isinstance(model, ToyModel):  # whoever writes a family may call `check_tokens`
-        return
     width = model.tokenize(["a"]).shape[1]
     for foreign in (torch.full((1, width), 10**6), torch.ones(1, width + 1, dtype=torch.long)):
         with pytest.raises(UserError, match=r"use model\.tokenize"):

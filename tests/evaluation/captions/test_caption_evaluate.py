@@ -331,7 +331,7 @@ def test_missing_images_are_named(folder: Path) -> None:
 
 
 def test_images_that_nothing_looks_at_are_mentioned(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    written = evaluated(folder, image_folder=str(folder / "images"), model_name="absent.pt")
+    written = evaluated(folder, image_folder=str(folder / "images"), model=ModelChoice(model_name="absent.pt"))
     assert "no metric looked at the images" in caplog.text
     assert written["data"]["model"] == {}
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from extraction.precision import Precision, autocast, convert, weights_dtype
-from extraction.towers import Color, FoundModel, Probability, Resample, Resize
+from extraction.towers import Color, FoundModel, Probability, Resample, Resize, check_tokens
 from utils.errors import UserError
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
@@ -64,6 +64,7 @@ class ToyModel(nn.Module):
         return self.visual.head(self.visual.trunk(image.to(self.visual.dtype)))
 
     def encode_text(self, text: Tensor) -> Tensor:
+        check_tokens(text, context_length=self.context_length, vocab_size=len(LETTERS) + 2)
         is_text = (text > 0).unsqueeze(-1)
         with autocast(self, text.device):
             x = self.letters(text)

@@ -67,9 +67,10 @@ def test_a_grid_is_the_map_before_the_last_norm(tmp_path: Path) -> None:
     assert np.abs(ours["grid"] - other["grid"]).max() < 5e-2 * np.abs(other["grid"]).max()
 
 
-def test_half_precision_stays_near(model: Path) -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "int8"])
+def test_other_precisions_stay_near(model: Path, precision: str) -> None:
     exact = extractor(model).extract_image(PHOTO)["open_clip"][0]
-    half = extractor(model, precision="bf16", features=["global", "grid"])
+    half = extractor(model, precision=precision, features=["global", "grid"])
     assert half.extract_image(PHOTO)["grid"].dtype == np.float32
     rough = half.extract_image(PHOTO)["open_clip"][0]
     assert rough.dtype == np.float32
