@@ -13,7 +13,7 @@ neighbour, and weights the colours of the third by their opacity.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ from PIL import Image
 from torch import Tensor
 
 from extraction.towers import Color, ImageTower, Resample, Resize
-from utils.errors import check_option
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -57,9 +56,6 @@ class Preprocess:
     std: Color = STD
     convert_rgb: ConvertRGB = "after_resize"
     resample: Resample = "bicubic"
-
-    def __post_init__(self) -> None:
-        check_option("resample", self.resample, get_args(Resample))
 
     @classmethod
     def of(

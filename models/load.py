@@ -53,9 +53,9 @@ def load(choice: ModelChoice) -> LoadedModel:
     """UserError where there is no such family or model, or it cannot run so; what can be told before loading, is."""
     device = usable_device(choice.device)
     precision = resolve(choice.precision, device)
+    of_family = family_load(choice.feature_type)
     if choice.model_name is None:
         raise UserError("model_name: expected a name or a path, found nothing")
-    of_family = family_load(choice.feature_type)
     found = of_family(str(choice.model_name), **dict(_for_family(choice, of_family)))
     settings = {"feature_type": choice.feature_type, "model_name": found.name}
     if found.files:

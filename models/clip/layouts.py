@@ -67,8 +67,8 @@ class Checkpoint:
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a file or a Hugging Face folder. UserError if it is not there, not readable or holds no CLIP."""
-    file = weights_file(path)
     _refuse_other_families(path)
+    file = weights_file(path)
     kind, content = _read_file(file)
     state = {key.replace("_orig_mod.", ""): value for key, value in _unwrap(content, path).items()}
     if (

@@ -89,7 +89,7 @@ def _build(
                 pretrained_text=False,
                 require_pretrained=True,
             )
-            tokenizer = open_clip.get_tokenizer(name)
+            tokenizer = open_clip.get_tokenizer(name, cache_dir=cache)
     except (RuntimeError, OSError, ValueError, KeyError, AttributeError) as error:
         first = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
         raise UserError(f"model_name={name}, pretrained={pretrained}: open_clip cannot load it ({first})") from error

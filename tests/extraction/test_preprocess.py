@@ -8,7 +8,6 @@ from PIL import Image
 from extraction.preprocess import MEAN, STD, Preprocess, crop_offset, normalize, resized_size
 from tests.helpers.shared_data import ROOT
 from tests.helpers.tiny_clip import tiny_model
-from utils.errors import UserError
 
 MODES = ["L", "RGB", "LA", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "1", "P", "I;16"]
 
@@ -163,8 +162,3 @@ def test_a_tower_may_ask_for_another_filter(resample: str, resize: str) -> None:
     other = Preprocess(32, "exact", resize, resample="bilinear" if resample == "bicubic" else "bicubic")  # pyright: ignore
     assert (other.frame(rgb).int() - exact).abs().max() > 4
     assert Preprocess.of(visual).settings()["resample"] == resample
-
-
-def test_an_unknown_filter_is_named() -> None:
-    with pytest.raises(UserError, match=r"resample=nearest: .*Expected one of bicubic, bilinear"):
-        Preprocess(32, resample="nearest")  # pyright: ignore[reportArgumentType]

@@ -26,7 +26,14 @@ TEXTS = ["a cat", "two dogs play on a beach", "a", "the red umbrella"]
 
 
 def distilbert() -> DistilBertTower:
-    sizes = {"width": 32, "layers": 2, "heads": 2, "hidden_width": 64, "positions": 64, "context_length": 30}
+    sizes: dict[str, Any] = {
+        "width": 32,
+        "layers": 2,
+        "heads": 2,
+        "hidden_width": 64,
+        "positions": 64,
+        "context_length": 30,
+    }
     tower = DistilBertTower(**sizes, embed_dim=16)
     tower.learn_vocabulary([*TEXTS, "dog"])
     return tower
