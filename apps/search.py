@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -21,6 +20,7 @@ from apps.contact_sheet import contact_sheet
 from evaluation.subject import Subject, unit_rows
 from media.images import load_image
 from media.inputs import find_images
+from models.load import ModelChoice
 from store.atomic import atomic_write
 from store.plain_json import encode
 from store.provenance import file_sha256
@@ -67,25 +67,23 @@ def search(
     top: int = 9,
     columns: int = 3,
     output_path: str | Path = "./output/search",
-    **subject: Any,
+    model: ModelChoice,
+    batch_size: int = 64,
 ) -> int:
-    """Print the best pictures for each query and write `<query>.png` and `<query>.json`; exit status 0.
-
-    `subject`: `model_name`, `device`, `precision` ..., the arguments of `Subject.load`.
-    """
+    """Print the best pictures for each query and write `<query>.png` and `<query>.json`; exit status 0."""
     check_count("top", top)
     check_count("columns", columns)
     queries = [str(text) for text in ([query] if isinstance(query, str | int | float) else query)]
     if not queries or not all(text.strip() for text in queries):
         raise UserError("query: expected a text, or a list of texts")
     items = find_images(image_paths, file_with_image_paths)
-    model = Subject.load(**subject)
-    index = ImageIndex.build(model, [item.path for item in items])
+    subject = Subject.load(model, batch_size=batch_size)
+    index = ImageIndex.build(subject, [item.path for item in items])
     logger.info("%d different images", len(index.paths))
-    for text, features, name in zip(queries, model.texts(queries), file_names(queries), strict=True):
+    for text, features, name in zip(queries, subject.texts(queries), file_names(queries), strict=True):
         matches = index.find(features, top)
         print("\n".join([text, *(f"{match.score:8.4f}  {match.path}" for match in matches)]))
-        _write(Path(output_path) / name, text, matches, model, columns)
+        _write(Path(output_path) / name, text, matches, subject, columns)
     return 0
 
 
@@ -101,13 +99,13 @@ def file_names(queries: Sequence[str]) -> list[str]:
     return names
 
 
-def _write(path: Path, query: str, matches: list[Match], model: Subject, columns: int) -> None:
+def _write(path: Path, query: str, matches: list[Match], subject: Subject, columns: int) -> None:
     labels = [(f"{match.rank}. {match.path.name}", f"{match.score:.4f}") for match in matches]
     sheet = contact_sheet([load_image(match.path) for match in matches], labels, title=query, columns=columns)
     picture = io.BytesIO()
     sheet.save(picture, format="PNG")
     found = [{"rank": match.rank, "path": match.path, "score": match.score} for match in matches]
-    content = {"query": query, "model": model.facts, "matches": found}
+    content = {"query": query, "model": subject.facts, "matches": found}
     for ending, data in ((".png", picture.getvalue()), (".json", encode(content, indent=2))):
         with atomic_write(path.with_name(path.name + ending)) as file:
             file.write(data)

@@ -16,9 +16,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as main.py does
 import torch
 from PIL import Image
 
+from extraction.extractor import FeatureExtractor
 from extraction.pipeline import extract
 from media.inputs import find_inputs
-from models.clip.extract_clip import ExtractCLIP
+from models.clip import ExtractCLIP
 from models.clip.model import ARCHITECTURES
 from store.handlers import SaveNumpy
 
@@ -43,7 +44,7 @@ def write_weights(path: Path, name: str) -> Path:
     return path
 
 
-def whole_run(extractor: ExtractCLIP, images: Path) -> float:
+def whole_run(extractor: FeatureExtractor, images: Path) -> float:
     with tempfile.TemporaryDirectory() as output:
         started = time.monotonic()
         inputs = find_inputs(image_paths=str(images))
@@ -52,7 +53,7 @@ def whole_run(extractor: ExtractCLIP, images: Path) -> float:
         return time.monotonic() - started
 
 
-def encoder_alone(extractor: ExtractCLIP, pixels: list[torch.Tensor], number: int) -> float:
+def encoder_alone(extractor: FeatureExtractor, pixels: list[torch.Tensor], number: int) -> float:
     started = time.monotonic()
     for _ in range(number // len(pixels)):
         extractor.images.encode(pixels)

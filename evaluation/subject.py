@@ -12,14 +12,9 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from extraction.device import usable_device
 from extraction.encoder import Encoder
-from extraction.precision import Precision
 from extraction.preprocess import Preprocess
-from models.clip.extract_clip import folder_name
-from models.clip.layouts import weights_file
-from models.clip.weights import find_weights, load_model
-from store.provenance import file_sha256
+from models.load import ModelChoice, load
 from utils.errors import UserError, check_count
 from utils.progress_bar import progress_bar
 
@@ -29,47 +24,35 @@ _READERS = 2
 
 @dataclass(frozen=True)
 class Subject:
-    """Features are float32 (n, e), not normalised. `facts` say which model this is: name, weights, precision."""
+    """Features are float32 (n, e), not normalised. `facts` say which model this is: name, weights, precision.
+
+    Results about it are written to `folder` below the output path: `ViT-B_32`.
+    """
 
     encoder: Encoder
     preprocess: Preprocess
     batch_size: int
     facts: dict[str, Any]
+    folder: str = ""
 
     @classmethod
-    def load(
-        cls,
-        *,
-        model_name: str,
-        device: str = "cuda:0",
-        precision: Precision = "auto",
-        batch_size: int = 64,
-        activation: str | None = None,
-        download_root: str | None = None,
-        offline: bool = False,
-    ) -> "Subject":
-        """The arguments are those of `extract`. Pictures go the exact way: results are compared across papers."""
+    def load(cls, model: ModelChoice, *, batch_size: int = 64) -> "Subject":
+        """Pictures go the exact way: results are compared across papers."""
         check_count("batch_size", batch_size)
-        weights = find_weights(str(model_name), download_root=download_root, offline=offline)
-        model = load_model(weights, activation=activation)
-        preprocess = Preprocess.of(model.visual)
-        encoder = Encoder(model, device=usable_device(device), precision=precision)
+        loaded = load(model)
+        preprocess = Preprocess.of(loaded.model.visual)
+        parameters = sum(each.numel() for each in loaded.model.parameters())
+        encoder = Encoder(loaded.model, device=loaded.device, precision=loaded.precision)
         facts = {
-            "model_name": str(model_name),
-            "weights_sha256": file_sha256(weights_file(weights)),
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "activation": activation or "as the checkpoint says",
+            **loaded.settings,
+            "model_name": str(model.model_name),
+            "parameters": parameters,
             "precision": encoder.precision,
             "device": str(encoder.device),
             "resolution_px": preprocess.resolution,
             "resize": preprocess.resize,
         }
-        return cls(encoder, preprocess, batch_size, facts)
-
-    @property
-    def folder(self) -> str:
-        """`ViT-B_32`: where results about this model are written, below the output path."""
-        return folder_name(self.facts["model_name"])
+        return cls(encoder, preprocess, batch_size, facts, loaded.name)
 
     def images(self, images: Sequence[OpenImage], *, title: str = "images") -> Float[np.ndarray, "n e"]:
         """Each is opened when its turn comes, two batches at a time in memory."""

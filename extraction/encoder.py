@@ -1,7 +1,6 @@
 """Pixels and strings -> features: the one place that owns device and precision."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,27 +8,22 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from extraction.precision import Precision, resolve, to_precision
+from extraction.precision import Precision, resolve
 from extraction.preprocess import normalize
-from extraction.preset import grid_shape
-from utils.errors import check_option
+from extraction.towers import ImageTextModel, ImageTower
+from utils.errors import UserError, check_option
 
 FEATURES = ("global", "grid")
-Convert = Callable[[Any, Precision, torch.device], Any]
 
 
 class Encoder:
-    """Wraps a model in evaluation mode. Features are float32 on the CPU, not normalised, whatever the precision.
+    """Wraps a model, which it changes. Features are float32 on the CPU, not normalised, whatever the precision."""
 
-    `convert` brings the model to device and precision; other families than OpenAI's may have their own.
-    """
-
-    def __init__(
-        self, model: Any, *, device: torch.device, precision: Precision = "auto", convert: Convert = to_precision
-    ) -> None:
+    def __init__(self, model: ImageTextModel, *, device: torch.device, precision: Precision = "auto") -> None:
         self.device = device
         self.precision = resolve(precision, device)
-        self.model: Any = convert(model.eval(), precision, device)
+        model.to_precision(self.precision, device)
+        self.model = model
 
     def images(self, pixels: UInt8[Tensor, "b 3 n n"]) -> Float[np.ndarray, "b e"]:
         """The global features alone."""
@@ -60,20 +54,21 @@ class Encoder:
         self, pixels: UInt8[Tensor, "b 3 n n"], wanted: Sequence[str], grid_pool: int
     ) -> dict[str, Float[Tensor, "b ..."]]:
         visual = self.model.visual
-        batch = normalize(pixels.to(self.device, non_blocking=True), visual.mean, visual.std)  # pyright: ignore[reportArgumentType]
-        if "grid" not in wanted:  # not every tower has a trunk
+        batch = normalize(pixels.to(self.device, non_blocking=True), visual.mean, visual.std)
+        if "grid" not in wanted:
             return {"global": self.model.encode_image(batch).float()}
         shape = grid_shape(visual, grid_pool)
-        trunk = visual.trunk(batch.to(visual.dtype))  # pyright: ignore
-        pooled = F.avg_pool2d(visual.grid(trunk).float(), grid_pool)  # pyright: ignore
+        outputs = visual.trunk(batch.to(visual.dtype))
+        pooled = F.avg_pool2d(visual.grid(outputs).float(), grid_pool)
         features = {"grid": pooled.flatten(2).transpose(1, 2).reshape(len(batch), *shape)}
         if "global" in wanted:
-            features["global"] = visual.head(trunk).float()  # pyright: ignore
+            features["global"] = visual.head(outputs).float()
         return features
 
     def texts(self, texts: list[str], *, batch_size: int = 256, truncate: bool = False) -> Float[np.ndarray, "n e"]:
         tokens = self.model.tokenize(texts, truncate=truncate)
-        order = tokens.argmax(dim=1).argsort(stable=True)  # by length: a batch is computed as far as its longest text
+        # By length, that is up to the padding: towers compute a batch as far as its longest text.
+        order = (tokens != tokens[:, -1:]).cumsum(dim=1).argmax(dim=1).argsort(stable=True)
         features = np.concatenate([self.tokens(part) for part in tokens[order].split(batch_size)])
         return features[order.argsort().numpy()]
 
@@ -82,7 +77,12 @@ class Encoder:
         """Token ids as the model's `tokenize` gives them."""
         return self.model.encode_text(tokens.to(self.device)).float().cpu().numpy()
 
-    @property
-    def logit_scale(self) -> float:
-        """The factor on the cosines: exp of the learned parameter, 100 in OpenAI's models."""
-        return float(self.model.logit_scale.detach().double().exp())
+
+def grid_shape(visual: ImageTower, grid_pool: int = 1) -> tuple[int, int]:
+    """(n, c) of an image's grid features, by arithmetic. UserError where the tower has no grid, or one too small."""
+    if visual.map_shape is None:
+        raise UserError("features=grid: this image tower has no grid; expected features=global")
+    c, i, j = visual.map_shape
+    if grid_pool > min(i, j):
+        raise UserError(f"grid_pool={grid_pool}: the grid is {i} x {j} patches; expected {min(i, j)} at most")
+    return (i // grid_pool) * (j // grid_pool), c

@@ -1,116 +1,116 @@
-"""An extractor is a model with options: the part that every family of CLIP models shares."""
+"""A model with options, for videos, images and texts. `extraction.pipeline` runs it over many items."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from extraction.batching import Failed, encode_batches, prefetch
-from extraction.device import usable_device
-from extraction.encoder import Convert, Encoder
-from extraction.output import Output
-from extraction.precision import Precision, to_precision
-from extraction.preprocess import ConvertRGB, Preprocess, PreprocessMode, Resize
-from extraction.preset import check_preset, grid_shape
+from extraction.batching import Encoded, Failed, encode_batches, prefetch
+from extraction.encoder import Encoder, grid_shape
+from extraction.options import FeatureOptions, FrameOptions, PictureOptions
 from extraction.streams import Images, Texts, Videos
-from extraction.zero_shot import ShowPredictions, ZeroShot
-from media.sampling import sampler_from
-from utils.errors import UserError, check_count, check_flags, check_option
-from utils.types import Handler, Item
-
-OnError = Literal["skip", "partial", "raise"]
-Feature = Literal["global", "grid"]
-GridDtype = Literal["float32", "float16"]
-TextOverflow = Literal["error", "truncate"]
+from extraction.towers import LoadedModel
+from extraction.zero_shot import ShowPredictions, TextPredictor
+from store.provenance import software
+from utils.errors import UserError, check_count
+from utils.types import Features, Handler, Item
 
 
-class Extractor:
-    """Reads, preprocesses and encodes; `extraction.pipeline` runs it over many items.
+@dataclass(frozen=True)
+class ModelFeatures:
+    """What a model makes of prepared pictures: arrays by name, that of the global ones is `feature_type`."""
 
-    A family of models is a subclass that finds and loads `model` and says who it is: `folder`
-    ("<feature_type>/<model>"), `identity` (settings that name the weights) and `weights` (where they come from).
+    encoder: Encoder
+    feature_type: str
+    folder: str  # of the results: "clip/ViT-B_32"
+    settings: Mapping[str, Any]
+    weights: str
+    options: FeatureOptions
+    wanted: tuple[str, ...]  # "global", "grid"
+    predictor: TextPredictor | None = None
+
+    def encode(self, contents: Sequence[Tensor]) -> dict[str, np.ndarray]:
+        pixels = torch.stack(list(contents))
+        found = self.encoder.features(pixels, wanted=self.wanted, grid_pool=self.options.grid_pool)
+        return {self.feature_type if name == "global" else name: values for name, values in found.items()}
+
+    def finish(self, encoded: Encoded, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Features:
+        """With `arrays` behind the features: float32, grids as `grid_dtype`, global ones of length 1 if asked for."""
+        dtypes, found = {"grid": self.options.grid_dtype}, {}
+        for name, values in encoded.features.items():
+            found[name] = values.astype(dtypes.get(name, "float32"), copy=False)
+        predictions = []
+        if self.predictor:
+            best = self.predictor.predict(found[self.feature_type])
+            predictions = [{"timestamp_ms": at * 1000} | row for at, row in zip(encoded.seconds, best, strict=True)]
+        if self.options.normalize and self.feature_type in found:
+            values = found[self.feature_type]
+            found[self.feature_type] = values / np.linalg.norm(values, axis=1, keepdims=True)
+        provenance = {
+            **encoded.end.facts,
+            "warnings": encoded.end.warnings,
+            "rows": encoded.rows,
+            "weights": self.weights,
+            "device": str(self.encoder.device),
+            "software": software(),
+        }
+        return Features(encoded.item, self.folder, found | dict(arrays), dict(settings), provenance, predictions)
+
+
+class FeatureExtractor:
+    """Reads, prepares and encodes; a model of any family.
+
+    Where rows of a video are re-timed (`extraction_fps`, `extraction_total`), `timestamps_ms` are the rows' own times
+    and `source_timestamps_ms` those of the frames shown. Features are float32 and not L2-normalised unless `normalize`.
     """
 
     def __init__(
         self,
-        model: Any,
+        model: LoadedModel,
         *,
-        folder: str,
-        identity: dict[str, Any],
-        weights: str,
+        frames: FrameOptions | None = None,
+        pictures: PictureOptions | None = None,
+        features: FeatureOptions | None = None,
         batch_size: int = 32,
-        features: Feature | Sequence[Feature] = "global",
-        grid_pool: int = 1,
-        grid_dtype: GridDtype = "float32",
-        preset: dict[str, Any] | None = None,
-        extraction_fps: float | str | None = None,
-        extraction_total: int | None = None,
-        device: str = "cuda:0",
-        precision: Precision = "auto",
-        preprocess: PreprocessMode = "fast",
-        resize: Resize | None = None,
-        convert_rgb: ConvertRGB = "after_resize",
-        exif_orientation: bool = False,
-        text_overflow: TextOverflow = "error",
-        normalize: bool = False,
-        show_pred: bool = False,
-        pred_texts: str | list[str] | None = None,
-        keep_tmp_files: bool = False,
-        tmp_path: str | Path = "./tmp",
-        on_error: OnError = "skip",
-        convert: Convert = to_precision,
     ) -> None:
         check_count("batch_size", batch_size)
-        check_count("grid_pool", grid_pool)
-        check_option("grid_dtype", grid_dtype, get_args(GridDtype))
-        check_option("preprocess", preprocess, get_args(PreprocessMode))
-        check_option("resize", resize, [None, *get_args(Resize)])
-        check_option("convert_rgb", convert_rgb, get_args(ConvertRGB))
-        check_option("on_error", on_error, get_args(OnError))
-        check_option("text_overflow", text_overflow, get_args(TextOverflow))
-        check_flags(
-            normalize=normalize, show_pred=show_pred, keep_tmp_files=keep_tmp_files, exif_orientation=exif_orientation
+        frames, pictures = frames or FrameOptions(), pictures or PictureOptions()
+        features = features or FeatureOptions()
+        self.batch_size, self.on_error, self.folder = batch_size, frames.on_error, model.folder
+        visual = model.model.visual
+        grid = grid_shape(visual, features.grid_pool) if "grid" in features.wanted else None
+        check_preset(
+            features.preset,
+            model_name=str(model.settings["model_name"]),
+            grid_shape=grid,
+            global_dim=visual.output_dim,
         )
-        self.batch_size = batch_size
-        self.on_error: OnError = on_error
-        wanted = _wanted(features, show_pred)
-        sampler = sampler_from(extraction_fps, extraction_total)
-        grid = grid_shape(model.visual, grid_pool) if "grid" in wanted else None
-        check_preset(preset, model_name=identity["model_name"], grid_shape=grid, global_dim=model.visual.output_dim)
-        prepare = Preprocess.of(model.visual, preprocess, resize=resize, convert_rgb=convert_rgb)
-        encoder = Encoder(model, device=usable_device(device), precision=precision, convert=convert)
-        zero_shot = ZeroShot.from_texts(encoder, _as_list(pred_texts)) if show_pred else None
-        output = Output(
+        prepare = pictures.for_tower(visual)
+        encoder = Encoder(model.model, device=model.device, precision=model.precision)
+        predictor = TextPredictor.from_texts(encoder, features.texts) if features.show_pred else None
+        settings = {**model.settings, **_settings(encoder, features, predictor)}
+        output = ModelFeatures(
+            encoder, model.feature_type, self.folder, settings, model.weights, features, features.wanted, predictor
+        )
+        # An image and its captions share their id, so not one folder.
+        of_texts = replace(output, folder=f"{self.folder}_texts", predictor=None)
+        self.videos = Videos(output, prepare, frames)
+        self.images = Images(output, prepare, exif_orientation=pictures.exif_orientation, ahead=2 * batch_size)
+        self.texts = Texts(
+            of_texts,
             encoder,
-            folder=folder,
-            settings=identity | _settings(encoder, wanted, grid_pool, grid_dtype, normalize, zero_shot),
-            weights=weights,
-            wanted=wanted,
-            grid_pool=grid_pool,
-            grid_dtype=grid_dtype,
-            normalize=normalize,
-            zero_shot=zero_shot,
+            feature_type=model.feature_type,
+            truncate=features.text_overflow == "truncate",
+            ahead=2 * batch_size,
         )
-        self._shows = show_pred
-        self.folder = folder
-        self.videos = Videos(
-            output,
-            prepare,
-            sampler,
-            on_damage="keep" if on_error == "partial" else "raise",
-            tmp_path=Path(tmp_path) if keep_tmp_files else None,
-        )
-        self.images = Images(output, prepare, exif_orientation=exif_orientation, ahead=2 * batch_size)
-        self.texts = Texts(output, truncate=text_overflow == "truncate", ahead=2 * batch_size)
         self.streams = {"video": self.videos, "image": self.images, "text": self.texts}
-
-    @property
-    def handlers(self) -> list[Handler]:
-        """Handlers that belong to this extractor's own options."""
-        return [ShowPredictions()] if self._shows else []
+        self.handlers: list[Handler] = [ShowPredictions()] if features.show_pred else []
 
     def extract(self, path: str | Path) -> dict[str, np.ndarray]:
         """A video: `{"clip": (t, d) float32, "fps": (), "timestamps_ms": (t,) float64}`; MediaError if unusable."""
@@ -137,44 +137,38 @@ class Extractor:
         return features.arrays
 
 
-def _wanted(features: Feature | Sequence[Feature], show_pred: bool) -> tuple[Feature, ...]:
-    listed = [features] if isinstance(features, str) else list(features)
-    if not listed:
-        raise UserError("features=[]: expected global, grid or both")
-    for feature in listed:
-        check_option("features", feature, get_args(Feature))
-    if show_pred and "global" not in listed:
-        raise UserError("show_pred=true compares whole frames with texts: give features=global or [global, grid]")
-    return tuple(feature for feature in get_args(Feature) if feature in listed)
+def check_preset(
+    preset: Mapping[str, Any] | None, *, model_name: str, grid_shape: tuple[int, int] | None, global_dim: int
+) -> None:
+    """UserError where the model and its options give other shapes than the preset says.
+
+    `preset`: `{"name", "grid": [n, c], "global": e}`. `grid_shape` is None where no grid is wanted.
+    """
+    if preset is None:
+        return
+    n, c = preset["grid"]
+    problem = ""
+    if grid_shape is not None and grid_shape != (n, c):
+        problem = f"{n} x {c} grid features, model_name={model_name} gives {grid_shape[0]} x {grid_shape[1]}"
+    elif global_dim != preset["global"]:
+        problem = f"global features of {preset['global']} numbers, model_name={model_name} gives {global_dim}"
+    if problem:
+        raise UserError(
+            f"extractor={preset['name']} describes {problem}: drop one of the two (resolution and grid_pool count, too)"
+        )
 
 
-def _settings(
-    encoder: Encoder,
-    wanted: Sequence[Feature],
-    grid_pool: int,
-    grid_dtype: GridDtype,
-    normalize: bool,
-    zero_shot: ZeroShot | None,
-) -> dict[str, Any]:
-    """What the numbers depend on, beside the weights. Results on disk count as done only while all of it is unchanged.
+def _settings(encoder: Encoder, options: FeatureOptions, predictor: TextPredictor | None) -> dict[str, Any]:
+    """What the numbers depend on, beside the model. Results on disk count as done only while all of it is unchanged.
 
     Every kind of features has a key of its own: what is saved beyond today's wishes does no harm.
     """
-    settings: dict[str, Any] = {"precision": encoder.precision, "normalize": normalize}
-    if "global" in wanted:
+    settings: dict[str, Any] = {"precision": encoder.precision, "normalize": options.normalize}
+    if "global" in options.wanted:
         settings["global"] = True
-    if "grid" in wanted:
-        settings["grid"] = {"pool": grid_pool} | ({"dtype": grid_dtype} if grid_dtype != "float32" else {})
-    if zero_shot:
-        texts = "\n".join(zero_shot.texts)
-        settings["pred_texts_sha256"] = hashlib.sha256(texts.encode()).hexdigest()
+    if "grid" in options.wanted:
+        dtype = {"dtype": options.grid_dtype} if options.grid_dtype != "float32" else {}
+        settings["grid"] = {"pool": options.grid_pool} | dtype
+    if predictor:
+        settings["pred_texts_sha256"] = hashlib.sha256("\n".join(predictor.texts).encode()).hexdigest()
     return settings
-
-
-def _as_list(texts: str | Sequence[str] | None) -> list[str] | None:
-    if texts is None:
-        return None
-    texts = [str(text) for text in texts] if isinstance(texts, list | tuple) else [str(texts)]
-    if not texts:
-        raise UserError("pred_texts=[]: expected texts, or null for the 400 classes of Kinetics")
-    return texts

@@ -1,12 +1,15 @@
-"""In which number format a model runs, and with which kernels: the options of `precision`.
+"""On which device and in which number format a model runs, and with which kernels: `device` and `precision`.
 
 `fp32` on the CPU runs the linears through oneDNN: more than twice as fast as PyTorch's default for the same float32
 sums (difference about 3e-6 in the features; figures in benchmarks/results.md).
 """
 
+import logging
 import warnings
 from collections.abc import Callable
-from typing import Literal
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +17,10 @@ from torch import Tensor, nn
 
 from utils.errors import UserError, check_option
 
+logger = logging.getLogger(__name__)
+
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
+HALF: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class OneDNNLinear(nn.Module):
@@ -45,58 +51,108 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.quantized.linear_dynamic(x, self.packed)
 
+    @property
+    def weight(self) -> Tensor:
+        """For modules that look at their layers' weights (their type, most often) or compute with them themselves."""
+        return torch.ops.quantized.linear_unpack(self.packed)[0].dequantize()
 
-def to_precision(model: nn.Module, precision: Precision, device: torch.device) -> nn.Module:
-    """Move `model` to `device` in that precision, in place. `auto`: fp16 on CUDA, fp32 elsewhere, as `clip.load`."""
-    check_option("precision", precision, ["auto", *_CONVERSIONS])
-    precision = resolve(precision, device)
-    return _CONVERSIONS[precision](model.requires_grad_(False), device).to(device)
+    @property
+    def bias(self) -> Tensor | None:
+        return torch.ops.quantized.linear_unpack(self.packed)[1]
+
+
+def usable_device(device: str) -> torch.device:
+    """The device asked for; the CPU, with a warning, where it needs CUDA and there is none."""
+    try:
+        wanted = torch.device(str(device))
+    except RuntimeError as error:
+        raise UserError(f"device={device}: expected a PyTorch device such as cuda:0 or cpu") from error
+    if wanted.type == "cuda" and not torch.cuda.is_available():
+        logger.warning("device=%s: CUDA is not available here, running on the CPU (device=cpu says so itself)", device)
+        return torch.device("cpu")
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device={device}: this machine has {torch.cuda.device_count()} GPU(s), counted from cuda:0")
+    return wanted
 
 
 def resolve(precision: Precision, device: torch.device) -> Precision:
-    if precision != "auto":
-        return precision
-    return "fp16" if device.type == "cuda" else "fp32"
+    """`auto` is fp16 on CUDA, fp32 elsewhere, as `clip.load`. UserError for what cannot run there."""
+    check_option("precision", precision, get_args(Precision))
+    if precision == "auto":
+        return "fp16" if device.type == "cuda" else "fp32"
+    if precision == "int8":
+        _check_int8(device)
+    elif precision in HALF and device.type == "cpu" and not _computes(HALF[precision]):
+        raise UserError(f"precision={precision} does not run on the CPU with PyTorch {torch.__version__}; use fp32")
+    return precision
 
 
-def _fp32(model: nn.Module, device: torch.device) -> nn.Module:
-    if device.type == "cpu" and _onednn_works():
+def convert(
+    model: nn.Module,
+    precision: Precision,
+    device: torch.device,
+    *,
+    cast: Callable[[nn.Module, torch.dtype], None] | None = None,
+) -> None:
+    """Bring any module to `device` in that precision, in place, for inference.
+
+    Half precision casts layers of weights (`cast_layers`, or `cast`) and leaves norms, embeddings and loose parameters
+    in float32: such a module runs its passes under `autocast`, unless its own code minds the types.
+    """
+    precision = resolve(precision, device)
+    model.eval().requires_grad_(False)
+    if precision in HALF:
+        (cast or cast_layers)(model, HALF[precision])
+    elif precision == "int8":
+        torch.backends.quantized.engine = "onednn"
+        _replace_linears(model, Int8Linear)
+    elif device.type == "cpu" and _onednn_works():
         _replace_linears(model, OneDNNLinear)
-    return model
+    model.to(device)
 
 
-def _fp16(model: nn.Module, device: torch.device) -> nn.Module:
-    convert_weights(model, torch.float16)
-    return model
+def cast_layers(model: nn.Module, dtype: torch.dtype) -> None:
+    """Convolutions, linears and PyTorch's own attention to `dtype`, in place."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear | nn.MultiheadAttention):
+            module.to(dtype)
 
 
-def _bf16(model: nn.Module, device: torch.device) -> nn.Module:
-    convert_weights(model, torch.bfloat16)
-    return model
+def weights_dtype(model: nn.Module) -> torch.dtype:
+    """Half precision if any weight is kept in it, else float32."""
+    kinds = (parameter.dtype for parameter in model.parameters())
+    return next((kind for kind in kinds if kind in HALF.values()), torch.float32)
 
 
-def _int8(model: nn.Module, device: torch.device) -> nn.Module:
+def autocast(model: nn.Module, device: torch.device) -> AbstractContextManager[Any]:
+    """For the passes of a module that `convert` may have brought to half precision; nothing for one in float32."""
+    dtype = weights_dtype(model)
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
+
+
+def _check_int8(device: torch.device) -> None:
     if device.type != "cpu":
         raise UserError(f"precision=int8 runs on the CPU, found device={device}; use fp16 or bf16 there")
     if not hasattr(torch.ops.quantized, "linear_dynamic") or "onednn" not in torch.backends.quantized.supported_engines:
         raise UserError(f"precision=int8 is not in this PyTorch ({torch.__version__}); use precision=bf16")
-    torch.backends.quantized.engine = "onednn"
-    _replace_linears(model, Int8Linear)
-    return model
 
 
-_CONVERSIONS: dict[str, Callable[[nn.Module, torch.device], nn.Module]] = {
-    "fp32": _fp32,
-    "fp16": _fp16,
-    "bf16": _bf16,
-    "int8": _int8,
-}
+@cache
+def _computes(dtype: torch.dtype) -> bool:
+    """Whether the CPU has kernels for it: older PyTorch lacks those of fp16."""
+    x = torch.ones(1, 1, 4, 4, dtype=dtype)
+    try:
+        F.scaled_dot_product_attention(x, x, x)
+        F.linear(F.conv2d(x, x[..., :1, :1]), x[0, 0])
+    except RuntimeError:
+        return False
+    return True
 
 
 def _replace_linears(model: nn.Module, kind: type[OneDNNLinear] | type[Int8Linear]) -> None:
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear):
+            if type(child) is nn.Linear:  # others have a computation of their own
                 setattr(parent, name, kind(child))
 
 
@@ -110,18 +166,3 @@ def _onednn_works() -> bool:
             return torch.allclose(OneDNNLinear(linear)(x), F.linear(x, linear.weight, linear.bias), atol=1e-5)
         except (RuntimeError, AttributeError, TypeError):
             return False
-
-
-def convert_weights(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Cast in place what OpenAI keeps in half precision: convolutions, linears and the two projections.
-
-    LayerNorm, BatchNorm, embeddings and logit_scale stay float32.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
-            module.to(dtype)
-        for name in ("text_projection", "proj"):
-            parameter = getattr(module, name, None)
-            if isinstance(parameter, nn.Parameter):
-                parameter.data = parameter.data.to(dtype)
-    return model

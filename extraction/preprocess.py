@@ -1,10 +1,10 @@
 """Images -> what the towers see: short side to n pixels (bicubic), centre crop n x n, RGB, then normalised.
 
-A tower may ask for other numbers, or for the whole image squashed into the n x n square (`Preprocess.of`).
+A tower may ask for other numbers, another filter, or the whole image squashed into n x n (`Preprocess.of`).
 
 Two ways to the same pixels, both ending in uint8 (3, n, n) so that little data travels between threads:
 - `exact`: the official PIL pipeline, to the bit;
-- `fast`: antialiased bicubic on uint8 tensors; at most 2 of 255 levels away, in few pixels, and several times
+- `fast`: the same antialiased filter on uint8 tensors; at most 2 of 255 levels away, in few pixels, and several times
   as fast.
 
 openai/CLIP resizes in the image's own mode, then makes it RGB; OpenAI-CLIP-Feature the other way round (`convert_rgb`).
@@ -22,16 +22,19 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-Color = tuple[float, float, float]  # red, green, blue; 0..1
+from extraction.towers import Color, ImageTower, Resample, Resize
+
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 PreprocessMode = Literal["exact", "fast"]
-Resize = Literal["crop", "squash"]
 ConvertRGB = Literal["after_resize", "before_resize"]
+_PIL_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
-def resized_size(width: int, height: int, resolution: int) -> tuple[int, int]:
+def resized_size(width: int, height: int, resolution: int, resize: Resize = "crop") -> tuple[int, int]:
     """(width, height) with the short side at `resolution`; the long side is truncated, not rounded."""
+    if resize == "squash":
+        return resolution, resolution
     if width <= height:
         return resolution, int(resolution * height / width)
     return int(resolution * width / height), resolution
@@ -52,18 +55,27 @@ class Preprocess:
     mean: Color = MEAN
     std: Color = STD
     convert_rgb: ConvertRGB = "after_resize"
+    resample: Resample = "bicubic"
 
     @classmethod
     def of(
         cls,
-        visual: Any,
+        visual: ImageTower,
         mode: PreprocessMode = "exact",
         *,
         resize: Resize | None = None,
         convert_rgb: ConvertRGB = "after_resize",
     ) -> "Preprocess":
         """As the image tower says, except for a `resize` that is given."""
-        return cls(visual.input_resolution, mode, resize or visual.resize, visual.mean, visual.std, convert_rgb)
+        return cls(
+            visual.input_resolution,
+            mode,
+            resize or visual.resize,
+            visual.mean,
+            visual.std,
+            convert_rgb,
+            visual.resample,
+        )
 
     def settings(self) -> dict[str, Any]:
         """What the pixels depend on."""
@@ -72,6 +84,7 @@ class Preprocess:
             "resolution_px": self.resolution,
             "resize": self.resize,
             "convert_rgb": self.convert_rgb,
+            "resample": self.resample,
         }
 
     def __call__(self, image: Image.Image) -> Float[Tensor, "3 n n"]:
@@ -79,11 +92,11 @@ class Preprocess:
 
     def pixels(self, image: Image.Image) -> UInt8[Tensor, "3 n n"]:
         """A PIL image of any mode -> uint8 (3, n, n), always the exact way."""
-        width, height = self._resized_size(*image.size)
+        width, height = resized_size(*image.size, self.resolution, self.resize)
         left, top = crop_offset(width, self.resolution), crop_offset(height, self.resolution)
         if self.convert_rgb == "before_resize":
             image = image.convert("RGB")
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        image = image.resize((width, height), _PIL_FILTERS[self.resample])
         image = image.crop((left, top, left + self.resolution, top + self.resolution)).convert("RGB")
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
@@ -101,17 +114,12 @@ class Preprocess:
         if self.mode == "exact":
             return self.pixels(Image.fromarray(rgb))
         height, width = rgb.shape[:2]
-        new_width, new_height = self._resized_size(width, height)
+        new_width, new_height = resized_size(width, height, self.resolution, self.resize)
         left, top = crop_offset(new_width, self.resolution), crop_offset(new_height, self.resolution)
         frame = torch.from_numpy(rgb).permute(2, 0, 1).unsqueeze(0)  # stays channels-last: the fast uint8 kernel
         if (new_width, new_height) != (width, height):
-            frame = F.interpolate(frame, (new_height, new_width), mode="bicubic", antialias=True)
+            frame = F.interpolate(frame, (new_height, new_width), mode=self.resample, antialias=True)
         return frame[0, :, top : top + self.resolution, left : left + self.resolution]
-
-    def _resized_size(self, width: int, height: int) -> tuple[int, int]:
-        if self.resize == "squash":
-            return self.resolution, self.resolution
-        return resized_size(width, height, self.resolution)
 
 
 def normalize(pixels: UInt8[Tensor, "b 3 n n"], mean: Color = MEAN, std: Color = STD) -> Float[Tensor, "b 3 n n"]:

@@ -1,31 +1,33 @@
 """Videos, images and texts on their way through a model: read -> encode -> finish (`extraction.pipeline.Stream`)."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from extraction.batching import Encoded, End, Prepared, Start
-from extraction.output import Output
+from extraction.encoder import Encoder
+from extraction.options import FrameOptions
 from media.images import open_image
 from media.reencode import kept_path, through_file
-from media.sampling import EveryFrame, Sampler
+from media.sampling import EveryFrame
 from media.texts import read_texts
 from media.video import VideoReader
 from store.provenance import item_source
 from utils.errors import MediaError, UserError
-from utils.types import Features, Item, Row
+from utils.types import Features, Item
 
 NO_DAMAGE = "none"
 
 
-class View(Protocol):
+class Preparation(Protocol):
     """How pictures are prepared; `extraction.preprocess.Preprocess`, for one."""
 
     def image(self, image: Image.Image) -> Any: ...
@@ -35,172 +37,125 @@ class View(Protocol):
     def settings(self) -> dict[str, Any]: ...
 
 
-class Pictures(Protocol):
-    """What is made of prepared pictures; `extraction.output.Output`, for one."""
+class Output(Protocol):
+    """What is made of prepared contents; `extraction.extractor.ModelFeatures`, for one."""
 
     @property
     def folder(self) -> str: ...
 
     @property
-    def settings(self) -> dict[str, Any]: ...
+    def settings(self) -> Mapping[str, Any]: ...
 
-    def encode_images(self, contents: Sequence[Any]) -> dict[str, np.ndarray]: ...
+    def encode(self, contents: Sequence[Any]) -> dict[str, np.ndarray]: ...
 
-    def arrays(self, encoded: Encoded) -> dict[str, np.ndarray]: ...
-
-    def provenance(self, encoded: Encoded) -> dict[str, Any]: ...
-
-    def predictions(self, encoded: Encoded) -> list[dict[str, Any]]: ...
+    def finish(self, encoded: Encoded, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Features: ...
 
 
-@dataclass(frozen=True)
 class Videos:
     """Frames at the sampler's times."""
 
-    output: Pictures
-    preprocess: View
-    sampler: Sampler
-    on_damage: str = "raise"  # "keep": what decodes of a damaged file
-    tmp_path: Path | None = None  # where re-timed videos are written and read back; None: not at all
-    unit: str = "frames"
-    readers: int = 2  # each decoder has threads of its own
-    ahead: int = 2
-    settings: dict[str, Any] = field(init=False)
+    unit = "frames"
+    readers = 2  # each decoder has threads of its own
+    ahead = 2
 
-    def __post_init__(self) -> None:
-        settings = self.output.settings | self.preprocess.settings()
-        settings["sampling"] = {"rule": type(self.sampler).__name__, **vars(self.sampler)}
-        if self.on_damage == "raise":
-            settings["damage"] = NO_DAMAGE  # what a partial run kept of a damaged file does not count as done
-        object.__setattr__(self, "settings", settings)
-
-    @property
-    def folder(self) -> str:
-        return self.output.folder
+    def __init__(self, output: Output, preprocess: Preparation, frames: FrameOptions) -> None:
+        self._output, self._preprocess, self._sampler = output, preprocess, frames.sampler()
+        self._on_damage = "keep" if frames.on_error == "partial" else "raise"
+        # Where re-timed videos are written and read back; None: not at all.
+        self._tmp_path = Path(frames.tmp_path) if frames.keep_tmp_files else None
+        self.folder, self.encode = output.folder, output.encode
+        self.settings = {**output.settings, **preprocess.settings()}
+        self.settings["sampling"] = {"rule": type(self._sampler).__name__, **vars(self._sampler)}
+        if self._on_damage == "raise":
+            self.settings["damage"] = NO_DAMAGE  # what a partial run kept of a damaged file does not count as done
 
     def read(self, item: Item) -> Iterator[Start | Prepared | End]:
         """Decode and preprocess one video; runs in a reading thread."""
-        with VideoReader(item.path, on_damage=self.on_damage) as video:  # pyright: ignore[reportArgumentType]
+        sampler = self._sampler
+        with VideoReader(item.path, on_damage=self._on_damage) as video:  # pyright: ignore[reportArgumentType]
             source = item_source(item)  # before reading: a file that changes meanwhile is then done again
-            yield Start(self._expected_rows(video))
+            info, rows = video.info, sampler.rows(video)
+            if isinstance(sampler, EveryFrame):
+                yield Start(info.num_frames)
+            else:
+                yield Start(round(info.duration_seconds * sampler.rate(video)) if info.duration_seconds else None)
+            if self._tmp_path and not isinstance(sampler, EveryFrame):
+                rows = through_file(rows, kept_path(self._tmp_path / self.folder, item.name), rate=sampler.rate(video))
             frame, pixels = None, None
-            for row in self._rows(video, item):
+            for row in rows:
                 if row.frame is not frame or pixels is None:  # re-timing may show a frame in several rows
-                    frame, pixels = row.frame, self.preprocess.frame(row.frame.to_rgb())
+                    frame, pixels = row.frame, self._preprocess.frame(row.frame.to_rgb())
                 yield Prepared(pixels, row.seconds, float(row.frame.seconds))
+            facts = {key: str(value) if isinstance(value, Fraction) else value for key, value in asdict(info).items()}
             yield End(
-                fps=float(self.sampler.rate(video)),
-                facts={"source": source, "video": _video_facts(video), "damage": list(video.damage)},
+                fps=float(sampler.rate(video)),
+                facts={"source": source, "video": facts, "damage": list(video.damage)},
                 warnings=[*video.warnings, *video.damage],
             )
 
-    def encode(self, contents: Sequence[Any]) -> dict[str, np.ndarray]:
-        return self.output.encode_images(contents)
-
     def finish(self, encoded: Encoded) -> Features:
-        arrays = self.output.arrays(encoded)
-        arrays["fps"] = np.array(encoded.end.fps, dtype=np.float64)
-        arrays["timestamps_ms"] = _as_ms(encoded.seconds)
-        if not isinstance(self.sampler, EveryFrame):
-            arrays["source_timestamps_ms"] = _as_ms(encoded.source_seconds)
-        settings = self.settings | {"damage": "kept what decodes" if encoded.end.facts["damage"] else NO_DAMAGE}
-        provenance, predictions = self.output.provenance(encoded), self.output.predictions(encoded)
-        return Features(encoded.item, self.folder, arrays, settings, provenance, predictions)
-
-    def _rows(self, video: VideoReader, item: Item) -> Iterator[Row]:
-        rows = self.sampler.rows(video)
-        if self.tmp_path is None or isinstance(self.sampler, EveryFrame):
-            return rows
-        return through_file(rows, kept_path(self.tmp_path / self.folder, item.name), rate=self.sampler.rate(video))
-
-    def _expected_rows(self, video: VideoReader) -> int | None:
-        info = video.info
-        if isinstance(self.sampler, EveryFrame):
-            return info.num_frames
-        return round(info.duration_seconds * self.sampler.rate(video)) if info.duration_seconds else None
+        arrays = {
+            "fps": np.array(encoded.end.fps, dtype=np.float64),
+            "timestamps_ms": np.array(encoded.seconds, dtype=np.float64) * 1000,
+        }
+        if not isinstance(self._sampler, EveryFrame):
+            arrays["source_timestamps_ms"] = np.array(encoded.source_seconds, dtype=np.float64) * 1000
+        damage = "kept what decodes" if encoded.end.facts["damage"] else NO_DAMAGE
+        return self._output.finish(encoded, arrays, self.settings | {"damage": damage})
 
 
-@dataclass(frozen=True)
 class Images:
     """Still images give one row, animated ones a row for every frame, with their times."""
 
-    output: Pictures
-    preprocess: View
-    exif_orientation: bool = False
-    ahead: int = 64
-    unit: str = "images"
-    readers: int = max(2, min(16, os.cpu_count() or 2))
-    settings: dict[str, Any] = field(init=False)
+    unit = "images"
+    readers = max(2, min(16, os.cpu_count() or 2))
 
-    def __post_init__(self) -> None:
-        settings = self.output.settings | self.preprocess.settings()
-        object.__setattr__(self, "settings", settings | {"exif_orientation": self.exif_orientation})
-
-    @property
-    def folder(self) -> str:
-        return self.output.folder
+    def __init__(
+        self, output: Output, preprocess: Preparation, *, exif_orientation: bool = False, ahead: int = 64
+    ) -> None:
+        self._output, self._preprocess, self._exif_orientation = output, preprocess, exif_orientation
+        self.ahead, self.folder, self.encode = ahead, output.folder, output.encode
+        self.settings = {**output.settings, **preprocess.settings(), "exif_orientation": exif_orientation}
 
     def read(self, item: Item) -> Iterator[Start | Prepared | End]:
-        with open_image(item.path, exif_orientation=self.exif_orientation) as image:
+        with open_image(item.path, exif_orientation=self._exif_orientation) as image:
             source = item_source(item)
             yield Start(1)
             for frame in image:
-                yield Prepared(self.preprocess.image(frame.picture), frame.seconds, frame.seconds)
+                yield Prepared(self._preprocess.image(frame.picture), frame.seconds, frame.seconds)
             yield End(facts={"source": source, "image": image.facts}, warnings=list(image.warnings))
 
-    def encode(self, contents: Sequence[Any]) -> dict[str, np.ndarray]:
-        return self.output.encode_images(contents)
-
     def finish(self, encoded: Encoded) -> Features:
-        arrays = self.output.arrays(encoded)
-        if encoded.rows > 1:
-            arrays["timestamps_ms"] = _as_ms(encoded.seconds)
-        provenance, predictions = self.output.provenance(encoded), self.output.predictions(encoded)
-        return Features(encoded.item, self.folder, arrays, self.settings, provenance, predictions)
+        times = {"timestamps_ms": np.array(encoded.seconds, dtype=np.float64) * 1000} if encoded.rows > 1 else {}
+        return self._output.finish(encoded, times, self.settings)
 
 
-@dataclass(frozen=True)
 class Texts:
     """One row for every text. A text that is too long fails its item, unless it is to be cut."""
 
-    output: Output
-    truncate: bool = False
-    ahead: int = 64
-    unit: str = "texts"
-    readers: int = 1  # the tokenizer is Python: more threads would not make it faster
-    settings: dict[str, Any] = field(init=False)
+    unit = "texts"
+    readers = 1  # the tokenizer is Python: more threads would not make it faster
 
-    def __post_init__(self) -> None:
-        settings = self.output.settings | {"text_overflow": "truncate" if self.truncate else "error"}
-        object.__setattr__(self, "settings", settings)
-
-    @property
-    def folder(self) -> str:
-        return f"{self.output.folder}_texts"  # an image and its captions share their id, so not one folder
+    def __init__(
+        self, output: Output, encoder: Encoder, *, feature_type: str, truncate: bool = False, ahead: int = 64
+    ) -> None:
+        self._output, self._encoder, self._feature_type, self._truncate = output, encoder, feature_type, truncate
+        self.ahead, self.folder = ahead, output.folder
+        self.settings = {**output.settings, "text_overflow": "truncate" if truncate else "error"}
 
     def read(self, item: Item) -> Iterator[Start | Prepared | End]:
         source = item_source(item)
         yield Start(len(item.texts) or None)
         for text, where in read_texts(item):
             try:
-                tokens = self.output.encoder.model.tokenize([text], truncate=self.truncate)
+                tokens = self._encoder.model.tokenize([text], truncate=self._truncate)
             except UserError as error:
                 raise MediaError(f"{where}: {error}") from error
             yield Prepared(tokens[0])
         yield End(facts={"source": source, "texts": list(item.texts)} if item.texts else {"source": source})
 
     def encode(self, contents: Sequence[Tensor]) -> dict[str, np.ndarray]:
-        return self.output.encode_texts(contents)
+        return {self._feature_type: self._encoder.tokens(torch.stack(list(contents)))}
 
     def finish(self, encoded: Encoded) -> Features:
-        return Features(
-            encoded.item, self.folder, self.output.arrays(encoded), self.settings, self.output.provenance(encoded)
-        )
-
-
-def _as_ms(seconds: Sequence[float]) -> np.ndarray:
-    return np.array(seconds, dtype=np.float64) * 1000
-
-
-def _video_facts(video: VideoReader) -> dict[str, Any]:
-    return {key: str(value) if isinstance(value, Fraction) else value for key, value in asdict(video.info).items()}
+        return self._output.finish(encoded, {}, self.settings)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from extraction.encoder import Encoder
+from extraction.towers import Probability
 from utils.types import Features, Item
 
 KINETICS_PROMPT = "a photo of {}"  # no article, no full stop: as in video_features
@@ -16,34 +17,45 @@ HEADER = "  Logits | Prob. | Label "
 
 
 @dataclass(frozen=True)
-class ZeroShot:
-    """Texts and their features, computed once; `predict` is then a matrix product."""
+class TextPredictor:
+    """Texts and their features, computed once; `predict` is then a matrix product.
+
+    Logits are `scale` times the cosines plus `bias`; `probability` is what the model was trained with.
+    """
 
     texts: list[str]
     features: Float[np.ndarray, "n e"]  # not normalised
-    logit_scale: float
+    scale: float  # 100 in OpenAI's models
+    bias: float = 0.0
+    probability: Probability = "softmax"
 
     @classmethod
-    def from_texts(cls, encoder: Encoder, texts: list[str] | None) -> "ZeroShot":
+    def from_texts(cls, encoder: Encoder, texts: list[str] | None) -> "TextPredictor":
         """`None` stands for the 400 classes of Kinetics; they are shown by their prompt, as in video_features."""
         texts = texts or [KINETICS_PROMPT.format(name) for name in kinetics_classes()]
-        return cls(texts, encoder.texts(texts), encoder.logit_scale)
+        model = encoder.model
+        scale = float(model.logit_scale.detach().double().exp())
+        bias = 0.0 if model.logit_bias is None else float(model.logit_bias.detach())
+        return cls(texts, encoder.texts(texts), scale, bias, model.probability)
 
     def logits(self, features: Float[np.ndarray, "t e"]) -> Float[np.ndarray, "t n"]:
-        """exp(logit_scale) times the cosines, in float64."""
+        """In float64."""
         images, texts = features.astype(np.float64), self.features.astype(np.float64)
         images /= np.linalg.norm(images, axis=1, keepdims=True)
         texts /= np.linalg.norm(texts, axis=1, keepdims=True)
-        return self.logit_scale * images @ texts.T
+        return self.scale * images @ texts.T + self.bias
+
+    def probabilities(self, logits: Float[np.ndarray, "t n"]) -> Float[np.ndarray, "t n"]:
+        """By softmax they sum to 1 over all texts, however poorly all fit; by sigmoid each text has its own."""
+        if self.probability == "sigmoid":
+            return 0.5 * (1 + np.tanh(0.5 * logits))  # never overflows
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
 
     def predict(self, features: Float[np.ndarray, "t e"], top: int = 5) -> list[dict[str, Any]]:
-        """The best `top` texts of every row: `{"labels": [...], "logits": [...], "probabilities": [...]}`.
-
-        Probabilities are relative to the given texts: they sum to 1 over all of them, however poorly all fit.
-        """
+        """The best `top` texts of every row: `{"labels": [...], "logits": [...], "probabilities": [...]}`."""
         logits = self.logits(features)
-        probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities /= probabilities.sum(axis=1, keepdims=True)
+        probabilities = self.probabilities(logits)
         best = np.argsort(-logits, axis=1, kind="stable")[:, :top]
         return [
             {

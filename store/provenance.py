@@ -3,6 +3,7 @@
 import hashlib
 import platform
 import tomllib
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -71,3 +72,11 @@ def file_sha256(path: Path | str) -> str:
     """Hexadecimal sha256 of a file of any size in constant memory. Raises OSError."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_sha256(files: Sequence[Path]) -> str:
+    """That of one file; of several, one for their names and contents, in whatever order they are given."""
+    if len(files) == 1:
+        return file_sha256(files[0])
+    lines = sorted(f"{file.name} {file_sha256(file)}" for file in files)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

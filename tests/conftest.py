@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+from tests.helpers.shapes import checked
 from tests.helpers.shared_data import ROOT, SHARED, VIT_B_32
 
 # Before PyTorch is imported: OpenMP's threads, which otherwise wait by spinning, leave the cores to other processes.
@@ -19,7 +20,7 @@ WITH_SHAPES = [
     for path in (ROOT / package).rglob("*.py")
     if "from jaxtyping import" in path.read_text(encoding="utf-8")
 ]
-install_import_hook(WITH_SHAPES, "beartype.beartype")
+install_import_hook(WITH_SHAPES, f"{checked.__module__}.{checked.__qualname__}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -88,7 +88,9 @@ def composed(*arguments: str) -> dict[str, Any]:
         config = compose("extract", overrides=prepare(arguments))
     resolved = OmegaConf.to_container(config.job, resolve=True)
     assert isinstance(resolved, dict)
-    return resolved["extractor"] | resolved["inputs"] | resolved  # pyright: ignore
+    extractor: Any = resolved["extractor"]
+    parts = [extractor[name] for name in ("frames", "pictures", "features")] + [extractor["model"]["choice"]]
+    return {key: value for part in (*parts, extractor, resolved["inputs"], resolved) for key, value in part.items()}  # pyright: ignore
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from hydra.core.object_type import ObjectType
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
+from models.load import load
 from tests.helpers.shared_data import PARITY, ROOT, SHARED
 from tests.helpers.tiny_open_clip import write_open_clip_model
 from utils.command_line import CONFIGS, option_names
@@ -182,7 +183,8 @@ def test_every_option_of_extraction_builds(group: str, option: str, tiny: Path, 
     if option == "open_clip":
         weights = [f"model_name=local-dir:{write_open_clip_model(tmp_path / 'model')}"]
     config = job("extract", f"{group}={given}", *weights, "device=cpu", f"output_path={tmp_path}")
-    assert instantiate(config[group], _convert_="all")
+    built = instantiate(config[group], _convert_="all")
+    assert load(built).feature_type == option if group == "feature_type" else built
 
 
 def test_images_and_texts_in_one_run(run: Run, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor
 
-from extraction.device import usable_device
+from extraction.precision import usable_device
 from utils.errors import UserError
 
 

@@ -16,6 +16,7 @@ from evaluation.captions.clip_features import ClipFeatures
 from evaluation.clip.evaluate import command
 from evaluation.result import Result
 from evaluation.subject import Subject
+from models.load import ModelChoice
 from store.provenance import software
 from utils.errors import UserError, check_flags, some
 
@@ -31,12 +32,12 @@ def caption_evaluate(
     only_predicted: bool = True,
     image_folder: str | None = None,
     output_path: str | Path = "./output/caption_evaluation",
-    **subject: Any,
+    model: ModelChoice,
+    batch_size: int = 64,
 ) -> int:
     """Score the captions and write json and table; exit status 0, or 1 if a metric could not be computed.
 
-    `subject`: `model_name`, `device`, `precision` ..., the arguments of `Subject.load`; loaded only where a metric
-    looks at images.
+    `model` is loaded only where a metric looks at images.
     """
     if not caption_metric:
         raise UserError("caption_metric=[]: expected bleu, rouge_l, cider, ... or a list of them")
@@ -46,7 +47,8 @@ def caption_evaluate(
     captions = paired(given, known, only_predicted=only_predicted)
     if image_folder:
         images = find_images(known, captions.image_ids, Path(image_folder).expanduser())
-        captions = replace(captions, clip=ClipFeatures(load=partial(Subject.load, **subject), images=images))
+        judge = partial(Subject.load, model, batch_size=batch_size)
+        captions = replace(captions, clip=ClipFeatures(load=judge, images=images))
 
     results, left_out, seconds = _measure(caption_metric, captions)
     counts = {
@@ -57,9 +59,9 @@ def caption_evaluate(
     }
     _log(counts, captions.clip, only_predicted)
     files = {"predictions": predictions, "references": references, "split": split, "only_predicted": only_predicted}
-    model = {"image_folder": image_folder, "model": captions.clip.facts} if captions.clip else {}
+    looked = {"image_folder": image_folder, "model": captions.clip.facts} if captions.clip else {}
     reasons = left_out | {name: _why_not(name) for name in java_metrics.NAMES if name not in caption_metric}
-    report = CaptionReport(captions, results, reasons, files | counts | model, seconds, command(), software())
+    report = CaptionReport(captions, results, reasons, files | counts | looked, seconds, command(), software())
     written = report.write(Path(output_path).expanduser())
     print(report.table())
     logger.info("written: %s", ", ".join(map(str, written)))

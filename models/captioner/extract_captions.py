@@ -3,10 +3,10 @@
 It goes the way of all features (`extraction.pipeline`): read ahead, batches that span files, resume, ledger, sharing.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,25 +14,22 @@ from PIL import Image
 from torch import Tensor
 
 from extraction.batching import Encoded
-from extraction.device import usable_device
 from extraction.encoder import Encoder
-from extraction.precision import Precision
-from extraction.preprocess import Preprocess, PreprocessMode
+from extraction.options import FrameOptions, PictureOptions
+from extraction.preprocess import Preprocess
 from extraction.streams import Images, Videos
-from media.sampling import sampler_from
 from models.captioner.checkpoint import LoadedCaptioner, find_captioner, load_captioner
 from models.captioner.decoding import decode
 from models.captioner.options import Decoding
-from models.clip.extract_clip import folder_name
-from models.clip.layouts import weights_file
-from models.clip.weights import find_weights, load_model
+from models.clip.family import folder_name
 from models.clip_s import PREFIX, clip_s, prefixed
+from models.load import ModelChoice, load
 from store.provenance import file_sha256, software
-from utils.errors import UserError, check_count, check_flags, check_option, check_text
-from utils.types import Handler
+from utils.errors import UserError, check_count, check_text
+from utils.types import Features, Handler
 
 FEATURE_TYPE = "captions"
-OnError = Literal["skip", "partial", "raise"]
+A_SECOND = FrameOptions(extraction_fps=1)
 
 
 @dataclass(frozen=True)
@@ -63,11 +60,11 @@ class CaptionOutput:
     scores: Encoder
     prefix: str
     folder: str
-    settings: dict[str, Any]
+    settings: Mapping[str, Any]
     weights: str
 
     @torch.inference_mode()
-    def encode_images(self, contents: Sequence[tuple[Tensor, Tensor]]) -> dict[str, np.ndarray]:
+    def encode(self, contents: Sequence[tuple[Tensor, Tensor]]) -> dict[str, np.ndarray]:
         for_grid, for_score = (torch.stack(list(views)) for views in zip(*contents, strict=True))
         grid = self.grids.features(for_grid, wanted=("grid",), grid_pool=self.grid_pool)["grid"]
         device = next(self.captioner.model.parameters()).device
@@ -77,11 +74,14 @@ class CaptionOutput:
         sentences = self.captioner.vocabulary.sentences(decoded.tokens)
         return {"tokens": decoded.tokens.cpu().numpy(), "clip_s": self._clip_s(for_score, sentences)}
 
-    def arrays(self, encoded: Encoded) -> dict[str, np.ndarray]:
-        return dict(encoded.features)
-
-    def provenance(self, encoded: Encoded) -> dict[str, Any]:
-        return {
+    def finish(self, encoded: Encoded, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Features:
+        """With `{"timestamp_ms", "caption", "clip_s"}` for every row."""
+        captions = self.captioner.vocabulary.sentences(torch.from_numpy(encoded.features["tokens"]))
+        predictions = [
+            {"timestamp_ms": seconds * 1000, "caption": caption, "clip_s": round(float(clip_s), 6)}
+            for seconds, caption, clip_s in zip(encoded.seconds, captions, encoded.features["clip_s"], strict=True)
+        ]
+        provenance = {
             **encoded.end.facts,
             "warnings": encoded.end.warnings,
             "rows": encoded.rows,
@@ -89,14 +89,8 @@ class CaptionOutput:
             "device": str(self.grids.device),
             "software": software(),
         }
-
-    def predictions(self, encoded: Encoded) -> list[dict[str, Any]]:
-        """`{"timestamp_ms", "caption", "clip_s"}` for every row."""
-        captions = self.captioner.vocabulary.sentences(torch.from_numpy(encoded.features["tokens"]))
-        return [
-            {"timestamp_ms": seconds * 1000, "caption": caption, "clip_s": round(float(clip_s), 6)}
-            for seconds, caption, clip_s in zip(encoded.seconds, captions, encoded.features["clip_s"], strict=True)
-        ]
+        found = {**encoded.features, **arrays}
+        return Features(encoded.item, self.folder, found, dict(settings), provenance, predictions)
 
     def _clip_s(self, pixels: Tensor, captions: list[str]) -> np.ndarray:
         """2.5 max(cos, 0), as Hessel et al. 2021."""
@@ -109,91 +103,80 @@ class CaptionOutput:
 class ExtractCaptions:
     """`captioner` is `tiny` (embedded) or the path of a checkpoint that `caption_train` wrote.
 
-    The checkpoint says which CLIP model its grid features come from; `model_name` says where that model's weights are,
-    if they are not where they were. `score_model` gives the CLIP-S, by default the same model. Videos get a caption a
-    second unless `extraction_fps` or `extraction_total` says otherwise.
+    The checkpoint says which model its grid features come from; `model` says how models run, and its `model_name`, if
+    given, where the weights of that one are now. `score_model` gives the CLIP-S: the name of a model of `model`'s
+    family, by default the model of the grids. Videos get a caption a second unless `frames` says otherwise; of
+    `pictures`, `resize` and `convert_rgb` are the captioner's.
     """
 
     def __init__(
         self,
         *,
         captioner: str = "tiny",
-        model_name: str | None = None,
+        model: ModelChoice | None = None,
         score_model: str | None = None,
         prefix: str = PREFIX,
         decoding: Decoding | None = None,
-        extraction_fps: float | str | None = None,
-        extraction_total: int | None = None,
+        frames: FrameOptions | None = None,
+        pictures: PictureOptions | None = None,
         batch_size: int = 32,
-        device: str = "cuda:0",
-        precision: Precision = "auto",
-        preprocess: PreprocessMode = "fast",
-        exif_orientation: bool = False,
-        download_root: str | Path | None = None,
-        offline: bool = False,
-        on_error: OnError = "skip",
     ) -> None:
         check_count("batch_size", batch_size)
-        check_option("on_error", on_error, get_args(OnError))
-        check_option("preprocess", preprocess, get_args(PreprocessMode))
-        check_flags(exif_orientation=exif_orientation, offline=offline)
         check_text("clip_prefix", prefix)
-        self.batch_size, self.on_error = batch_size, on_error
-        where = usable_device(device)
+        model, frames, pictures = model or ModelChoice(), frames or A_SECOND, pictures or PictureOptions()
+        if frames.extraction_fps is None and frames.extraction_total is None:
+            frames = replace(frames, extraction_fps=1)
+        decoding = decoding or Decoding()
+        self.batch_size, self.on_error = batch_size, frames.on_error
         path = find_captioner(str(captioner))
         loaded = load_captioner(path)
-        loaded.model.to(where)
-        features = loaded.features
-        weights = find_weights(str(model_name or features["model_name"]), download_root=download_root, offline=offline)
-        _check_weights(weights, features, path)
-        grid_model = load_model(weights, resolution=features.get("resolution"))
-        grid_view = Preprocess.of(
-            grid_model.visual,
-            preprocess,
-            resize=features.get("resize"),
-            convert_rgb=features.get("convert_rgb", "after_resize"),
+        grid_choice = _of_grids(model, loaded.features)
+        grid = load(replace(grid_choice, resolution=loaded.features.get("resolution")))
+        _check_weights(grid.settings, grid.weights, loaded.features, path)
+        score = load(replace(model, model_name=score_model) if score_model else grid_choice)
+        loaded.model.to(grid.device)
+        wanted = {key: loaded.features[key] for key in ("resize", "convert_rgb") if key in loaded.features}
+        views = TwoViews(
+            replace(pictures, **wanted).for_tower(grid.model.visual),
+            Preprocess.of(score.model.visual, pictures.preprocess),
         )
-        score_weights = (
-            find_weights(score_model, download_root=download_root, offline=offline) if score_model else weights
-        )
-        score = load_model(score_weights)
-        scores = Encoder(score, device=where, precision=precision)
-        self._decoding = decoding or Decoding()
+        scores = Encoder(score.model, device=score.device, precision=score.precision)
+        settings = {
+            "feature_type": FEATURE_TYPE,
+            "captioner_sha256": file_sha256(path),
+            "score_weights_sha256": score.settings.get("weights_sha256", score.weights),
+            "prefix": prefix,
+            "precision": scores.precision,
+            "decoding": vars(decoding),
+        }
         output = CaptionOutput(
             loaded,
-            self._decoding,
-            Encoder(grid_model, device=where, precision=precision),
-            features.get("grid_pool", 1),
+            decoding,
+            Encoder(grid.model, device=grid.device, precision=grid.precision),
+            loaded.features.get("grid_pool", 1),
             scores,
             prefix,
             folder=f"{FEATURE_TYPE}/{folder_name(str(captioner))}",
-            settings={
-                "feature_type": FEATURE_TYPE,
-                "captioner_sha256": file_sha256(path),
-                "score_weights_sha256": file_sha256(weights_file(score_weights)),
-                "prefix": prefix,
-                "precision": scores.precision,
-                "decoding": vars(self._decoding),
-            },
+            settings=settings,
             weights=str(path),
         )
-        views = TwoViews(grid_view, Preprocess.of(score.visual, preprocess))
-        on_damage = "keep" if on_error == "partial" else "raise"
-        if extraction_fps is None and extraction_total is None:
-            extraction_fps = 1
-        self.streams = {
-            "video": Videos(output, views, sampler_from(extraction_fps, extraction_total), on_damage=on_damage),
-            "image": Images(output, views, exif_orientation=exif_orientation, ahead=2 * batch_size),
-        }
-
-    @property
-    def handlers(self) -> list[Handler]:
-        return []
+        images = Images(output, views, exif_orientation=pictures.exif_orientation, ahead=2 * batch_size)
+        self.streams = {"video": Videos(output, views, frames), "image": images}
+        self.handlers: list[Handler] = []
 
 
-def _check_weights(weights: Path, features: dict[str, Any], captioner: Path) -> None:
+def _of_grids(model: ModelChoice, features: Mapping[str, Any]) -> ModelChoice:
+    """The model that the captioner was trained on, unless `model` names one."""
+    if model.model_name is not None:
+        return model
+    feature_type = features.get("feature_type", "clip")
+    family = model.family if feature_type == model.feature_type else {}
+    return replace(model, feature_type=feature_type, model_name=features["model_name"], family=family)
+
+
+def _check_weights(settings: Mapping[str, Any], weights: str, features: Mapping[str, Any], captioner: Path) -> None:
     """Grids of other weights would give captions, too, only wrong ones."""
-    expected, found = features.get("weights_sha256"), file_sha256(weights_file(weights))
+    expected, found = features.get("weights_sha256"), settings.get("weights_sha256")
     if expected and expected != found:
         raise UserError(
             f"{captioner}: trained on features of {features['model_name']} with SHA-256 {expected}, but {weights} has "

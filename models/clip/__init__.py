@@ -1,7 +1,6 @@
 """CLIP: the module of openai/CLIP (`available_models`, `load`, `tokenize`) and the feature pipeline (`ExtractCLIP`)."""
 
-from models.clip.api import load
-from models.clip.extract_clip import ExtractCLIP
+from models.clip.api import ExtractCLIP, load
 from models.clip.tokenizer import tokenize
 from models.clip.weights import available_models
 

@@ -5,28 +5,31 @@ vocabulary of a text tower that has its own included. Only the towers listed her
 somewhere can neither import nor download anything.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from models.clip.hub_towers import DistilBertTower, TimmTower
 from models.clip.mixer import TextMixer, VisionMixer
-from models.clip.model import CLIP, infer_architecture
+from models.clip.model import CLIP, CLIPImageTower, CLIPTextTower, Trainable, infer_architecture
 from models.clip.text import TextTransformer
 from models.clip.vision import ModifiedResNet, VisionTransformer
 from utils.errors import UserError
 
-HUB_TOWERS = (TimmTower, DistilBertTower)
-VISION_TOWERS: dict[str, type[nn.Module]] = {
+HUB_TOWERS = (TimmTower.__name__, DistilBertTower.__name__)
+VISION_TOWERS: dict[str, Callable[..., CLIPImageTower]] = {
     tower.__name__: tower for tower in (VisionTransformer, ModifiedResNet, VisionMixer, TimmTower)
 }
-TEXT_TOWERS: dict[str, type[nn.Module]] = {
+TEXT_TOWERS: dict[str, Callable[..., CLIPTextTower]] = {
     tower.__name__: tower for tower in (TextTransformer, TextMixer, DistilBertTower)
 }
 MIXER_ANCHOR = "mixer.resblocks.0.token_mlp.c_fc.weight"
+
+
+Tower = TypeVar("Tower")
 
 
 def describe(model: CLIP) -> dict[str, Any]:
@@ -44,8 +47,7 @@ def told_by_shapes(model: CLIP) -> bool:
     return describe(rebuilt) == describe(model)
 
 
-def _describe(tower: nn.Module) -> dict[str, Any]:
-    assert isinstance(tower.arguments, dict)
+def _describe(tower: Trainable) -> dict[str, Any]:
     return {"tower": type(tower).__name__, "arguments": {key: _plain(value) for key, value in tower.arguments.items()}}
 
 
@@ -63,8 +65,8 @@ def build(description: Mapping[str, Any], *, activation: str | None = None) -> C
 
 
 def _build(
-    description: Mapping[str, Any], name: str, towers: Mapping[str, type[nn.Module]], activation: str | None
-) -> nn.Module:
+    description: Mapping[str, Any], name: str, towers: Mapping[str, Callable[..., Tower]], activation: str | None
+) -> Tower:
     try:
         kind, arguments = description[name]["tower"], dict(description[name]["arguments"])
     except (KeyError, TypeError, ValueError) as error:
@@ -73,7 +75,7 @@ def _build(
         ) from error
     if kind not in towers:
         raise UserError(f"architecture: {name}.tower={kind} is none of this project's: {', '.join(towers)}")
-    if issubclass(towers[kind], HUB_TOWERS) and arguments.get("pretrained"):
+    if kind in HUB_TOWERS and arguments.get("pretrained"):
         raise UserError(f"architecture: {name}.arguments.pretrained={arguments['pretrained']}: expected none")
     if activation and "activation" in arguments:
         arguments["activation"] = activation
@@ -88,8 +90,7 @@ def build_empty(description: Mapping[str, Any], *, activation: str | None = None
 
     Towers of other libraries compute tables as they are built, which are in no state dict: these are built in full.
     """
-    hub = [tower.__name__ for tower in HUB_TOWERS]
-    in_full = any(isinstance(tower, Mapping) and tower.get("tower") in hub for tower in description.values())
+    in_full = any(isinstance(tower, Mapping) and tower.get("tower") in HUB_TOWERS for tower in description.values())
     if in_full:
         return build(description, activation=activation)
     with torch.device("meta"), WithoutInitialWeights():

@@ -4,13 +4,12 @@ Original: seed of a small dual encoder on Flickr8k (timm ResNet-50 + `distilbert
 Both are trunk -> projection. Deliberate differences:
 - a frozen trunk (`trainable=False`) stays in evaluation mode, else its BatchNorm would go on moving;
 - images are squashed with an antialiased bicubic filter (there: OpenCV's bilinear one, which aliases);
-- texts are padded to the longest of a batch instead of the longest of the whole split: padding is masked anyway.
+- texts are padded to `context_length` and computed as far as the longest of a batch: padding is masked anyway.
 timm and transformers are imported when a tower is built: they are slow to import.
 """
 
 import logging
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from extraction.preprocess import Color, Resize
+from extraction.precision import autocast, weights_dtype
+from extraction.towers import Color, Resample, Resize
 from models.clip.layers import LayerNorm, constructor_arguments
 from models.clip.positions import Interpolation
 from models.clip.wordpiece import SPECIAL, learn_vocabulary, tokenize, wordpiece
@@ -59,6 +59,8 @@ class TimmTower(nn.Module):
     mean: Color = IMAGENET_MEAN
     std: Color = IMAGENET_STD
     resize: Resize = "squash"
+    resample: Resample = "bicubic"
+    map_shape = None
 
     def __init__(
         self,
@@ -81,11 +83,17 @@ class TimmTower(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return _precision(self)
+        return weights_dtype(self)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
-        with _mixed(self.dtype, x.device):
-            return self.projection(self.trunk(x))
+        with autocast(self, x.device):
+            return self.head(self.trunk(x))
+
+    def head(self, pooled: Float[Tensor, "b c"]) -> Float[Tensor, "b e"]:
+        return self.projection(pooled)
+
+    def grid(self, pooled: Float[Tensor, "b c"]) -> Tensor:
+        raise UserError("features=grid: this image tower has no grid; expected features=global")
 
     def at_resolution(self, resolution: int, interpolation: Interpolation = "bicubic") -> None:
         """UserError for any size but its own."""
@@ -156,12 +164,13 @@ class DistilBertTower(nn.Module):
         if context_length > arguments["positions"]:
             raise UserError(f"context_length={context_length}: this DistilBERT takes {arguments['positions']} at most")
         self.trunk.requires_grad_(trainable)
-        self.projection = _projection(projection, arguments["width"], embed_dim, dropout)
+        self.pooled_dim: int = arguments["width"]
+        self.projection = _projection(projection, self.pooled_dim, embed_dim, dropout)
         self._set_vocabulary(arguments["vocabulary"])
 
     @property
     def dtype(self) -> torch.dtype:
-        return _precision(self)
+        return weights_dtype(self)
 
     @property
     def vocabulary(self) -> Sequence[str] | None:
@@ -173,16 +182,28 @@ class DistilBertTower(nn.Module):
         return len(self.vocabulary or SPECIAL)
 
     def forward(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b e"]:
+        return self.project(self.pooled(tokens))
+
+    def pooled(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b c"]:
+        """The last hidden state at [CLS]."""
         mask = (tokens != self._pad_id).to(torch.long)
-        with _mixed(self.dtype, tokens.device):
-            hidden = self.trunk(input_ids=tokens, attention_mask=mask).last_hidden_state  # (b, t, c)
-            return self.projection(hidden[:, 0])
+        columns = mask.any(dim=0).nonzero()
+        used = int(columns.max()) + 1 if len(columns) else 1  # padding behind the longest text only costs time
+        with autocast(self, tokens.device):
+            hidden = self.trunk(input_ids=tokens[:, :used], attention_mask=mask[:, :used]).last_hidden_state
+        return hidden[:, 0]
+
+    def project(self, pooled: Float[Tensor, "b c"]) -> Float[Tensor, "b e"]:
+        with autocast(self, pooled.device):
+            return self.projection(pooled)
 
     def tokenize(self, texts: list[str], *, truncate: bool = False) -> Int[Tensor, "b t"]:
-        """[CLS] text [SEP], int32, padded to the longest of `texts`."""
+        """[CLS] text [SEP], int32, padded to `context_length`."""
         if self._tokenizer is None:
             raise UserError("this DistilBERT has no vocabulary yet: learn_vocabulary(captions) makes one")
-        return tokenize(self._tokenizer, texts, longest=self.context_length, pad_id=self._pad_id, truncate=truncate)
+        return tokenize(
+            self._tokenizer, texts, context_length=self.context_length, pad_id=self._pad_id, truncate=truncate
+        )
 
     def learn_vocabulary(self, captions: Iterable[str], *, size: int = 30_522) -> None:
         """Make a WordPiece vocabulary of the captions and word embeddings for it. The same captions give the same."""
@@ -245,14 +266,3 @@ def _pretrained_distilbert(name: str) -> tuple[Any, dict[str, Any]] | None:
         "hidden_width": config.hidden_dim,
         "positions": config.max_position_embeddings,
     }
-
-
-def _precision(tower: nn.Module) -> torch.dtype:
-    """Half precision if any weight is kept in it."""
-    kinds = (parameter.dtype for parameter in tower.parameters())
-    return next((kind for kind in kinds if kind in (torch.float16, torch.bfloat16)), torch.float32)
-
-
-def _mixed(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[Any]:
-    """Weights partly in half precision: these libraries' norms and additions need autocast to go with them."""
-    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)

@@ -23,6 +23,7 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "ema", "ema_sta
 # Saved beside the weights by some tools; they hold sizes or tables, not weights.
 NOT_WEIGHTS = re.compile(r"(^|\.)(input_resolution|context_length|vocab_size|position_ids|attn_mask)$")
 
+CONFIGURATIONS = ("config.json", "open_clip_config.json")
 OPENAI_ANCHOR = "visual.conv1.weight"
 HUGGING_FACE_ANCHOR = "vision_model.embeddings.patch_embedding.weight"
 _HUGGING_FACE_BLOCK = (
@@ -66,6 +67,7 @@ class Checkpoint:
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a file or a Hugging Face folder. UserError if it is not there, not readable or holds no CLIP."""
+    _refuse_other_families(path)
     file = weights_file(path)
     kind, content = _read_file(file)
     state = {key.replace("_orig_mod.", ""): value for key, value in _unwrap(content, path).items()}
@@ -86,7 +88,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     keys = ", ".join(list(state)[:4]) or "no tensors"
     raise UserError(
         f"{path}: no CLIP model in this file: expected a key ending in {OPENAI_ANCHOR} (OpenAI, open_clip) or "
-        f"{HUGGING_FACE_ANCHOR} (Hugging Face), found {keys} ..."
+        f"{HUGGING_FACE_ANCHOR} (Hugging Face), found {keys} ...; other kinds may run with feature_type=open_clip"
     )
 
 
@@ -105,6 +107,37 @@ def weights_file(path: Path) -> Path:
     if path.is_dir():
         raise UserError(f"{path}: expected model.safetensors or pytorch_model.bin in this folder, found neither")
     raise UserError(f"{path}: no such checkpoint")
+
+
+def files_that_count(path: Path) -> tuple[Path, ...]:
+    """The weights, and what is read beside them: another activation gives other features."""
+    file = weights_file(path)
+    if path.is_file() and _activation(path) is None:
+        return (file,)
+    return (file, *(file.with_name(name) for name in CONFIGURATIONS if file.with_name(name).is_file()))
+
+
+def _refuse_other_families(path: Path) -> None:
+    """A folder of Hugging Face says what it is; what differs in the weights would only be told by its first symptom."""
+    kind = _configuration(path).get("model_type") if path.is_dir() else None
+    if not isinstance(kind, str) or kind in ("clip", "clip_model"):
+        return
+    title = "SigLIP" if kind.startswith("siglip") else kind
+    raise UserError(
+        f"{path}: a {title} model (model_type={kind} in config.json), and feature_type=clip takes CLIP models only. "
+        "open_clip has others: give feature_type=open_clip and a name of its list with pretrained=..., such as "
+        "model_name=ViT-B-16-SigLIP pretrained=webli, or local-dir:<folder> with open_clip's own files"
+    )
+
+
+def _configuration(path: Path) -> dict[str, Any]:
+    """config.json beside the weights; {} where there is none that can be read."""
+    folder = path if path.is_dir() else path.parent
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _read_file(file: Path) -> tuple[str, Mapping[str, Any]]:
@@ -209,7 +242,7 @@ def _activation(path: Path) -> str | None:
         if (open_clip := folder / "open_clip_config.json").is_file():
             model = json.loads(open_clip.read_text(encoding="utf-8"))["model_cfg"]
             return "quick_gelu" if model.get("quick_gelu") else "gelu"
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        content = _configuration(path)
         found = {content.get(part, {}).get("hidden_act") for part in ("vision_config", "text_config")} - {None}
     except (OSError, ValueError, KeyError, AttributeError):  # none, no JSON, or the config.json of something else
         return None

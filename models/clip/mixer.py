@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from extraction.preprocess import MEAN, STD, Color, Resize
+from extraction.preprocess import MEAN, STD
+from extraction.towers import Color, Resample, Resize
 from models.clip.layers import MLP, LayerNorm, constructor_arguments
 from models.clip.positions import Interpolation
 from models.clip.tokenizer import tokenize
@@ -68,6 +69,7 @@ class VisionMixer(nn.Module):
     mean: Color = MEAN
     std: Color = STD
     resize: Resize = "crop"
+    resample: Resample = "bicubic"
 
     def __init__(
         self,
@@ -151,7 +153,8 @@ class TextMixer(nn.Module):
         self.arguments = constructor_arguments(locals())
         super().__init__()
         check_option("pool", pool, POOLS)
-        self.context_length, self.vocab_size, self.output_dim = context_length, vocab_size, embed_dim
+        self.context_length, self.vocab_size = context_length, vocab_size
+        self.pooled_dim, self.output_dim = width, embed_dim
         self.pad_mask, self.pool = pad_mask, pool
         self.token_embedding = nn.Embedding(vocab_size, width)
         self.mixer = Mixer(context_length, width, layers, activation=activation)
@@ -163,22 +166,24 @@ class TextMixer(nn.Module):
         return self.text_projection.dtype
 
     def forward(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b e"]:
+        return self.project(self.pooled(tokens))
+
+    def pooled(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b c"]:
+        """The features before their projection into the space that images share."""
         if tokens.shape[1] != self.context_length:
             raise UserError(f"this Mixer takes texts of {self.context_length} tokens only, found {tokens.shape[1]}")
         end = tokens.argmax(dim=-1)  # the end token has the largest id
         mask = torch.arange(tokens.shape[1], device=tokens.device) <= end.unsqueeze(1) if self.pad_mask else None
         x = self.token_embedding(tokens).to(self.dtype)  # (b, t, c)
         x = self.ln_final(self.mixer(x, mask))
-        return self._pooled(x, end, mask) @ self.text_projection
-
-    def _pooled(
-        self, x: Float[Tensor, "b t c"], end: Int[Tensor, " b"], mask: Bool[Tensor, "b t"] | None
-    ) -> Float[Tensor, "b c"]:
         if self.pool == "eot":
             return x[torch.arange(len(x), device=x.device), end]
         if mask is None:
             return x.mean(dim=1)
         return (x * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+
+    def project(self, pooled: Float[Tensor, "b c"]) -> Float[Tensor, "b e"]:
+        return pooled @ self.text_projection
 
     def tokenize(self, texts: list[str], *, truncate: bool = False) -> Int[Tensor, "b t"]:
         """CLIP's own tokens at this tower's length; see `models.clip.tokenizer.tokenize`."""

@@ -6,15 +6,18 @@ so that checkpoints travel both ways; in the module itself the text tower is `mo
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from extraction.precision import Precision, cast_layers, convert
+from extraction.towers import ImageTower, Probability, TextTower, check_tokens
+from models.clip.positions import Interpolation
 from models.clip.text import TextTransformer
 from models.clip.vision import ModifiedResNet, VisionTransformer
 from utils.errors import UserError
@@ -23,14 +26,44 @@ HEAD_WIDTH = 64
 MAX_LOGIT_SCALE = math.log(100)
 
 
+class Trainable(Protocol):
+    """What training and checkpoints ask of a tower: a module that can be built again and given initial weights."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Of its constructor; see `models.clip.description`."""
+        ...
+
+    def initialize(self) -> None: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def compile(self) -> None: ...
+
+    def __call__(self, x: Tensor, /) -> Tensor: ...
+
+
+class CLIPImageTower(ImageTower, Trainable, Protocol):
+    def at_resolution(self, resolution: int, interpolation: Interpolation = "bicubic") -> None:
+        """From now on for images of `resolution` pixels; UserError where that cannot be."""
+        ...
+
+
+class CLIPTextTower(TextTower, Trainable, Protocol):
+    pass
+
+
 class CLIP(nn.Module):
-    """`visual` and `text` are any two towers that give vectors of one width; `models.clip.description` lists ours.
+    """`visual` and `text` are any two towers that give vectors of one width; `models.clip.description` lists ours."""
 
-    An image tower has `input_resolution`, `mean`, `std`, `resize`, a text tower `context_length` and `tokenize`;
-    both have `output_dim`, `dtype`, `initialize()` and their constructor's `arguments`.
-    """
+    visual: CLIPImageTower
+    text: CLIPTextTower
+    logit_bias = None
+    probability: Probability = "softmax"
 
-    def __init__(self, visual: nn.Module, text: nn.Module) -> None:
+    def __init__(self, visual: CLIPImageTower, text: CLIPTextTower) -> None:
         super().__init__()
         if visual.output_dim != text.output_dim:
             raise UserError(
@@ -46,26 +79,27 @@ class CLIP(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the image tower's weights: images are cast to it."""
-        return self.visual.dtype  # pyright: ignore[reportReturnType]
+        return self.visual.dtype
 
     @property
     def context_length(self) -> int:
-        return self.text.context_length  # pyright: ignore[reportReturnType]
+        return self.text.context_length
 
     @property
     def vocab_size(self) -> int:
-        return self.text.vocab_size  # pyright: ignore[reportReturnType]
+        return self.text.vocab_size
 
     def tokenize(self, texts: list[str], *, truncate: bool = False) -> Int[Tensor, "b t"]:
         """Token ids as the text tower takes them; too long a text raises UserError unless `truncate`."""
-        return self.text.tokenize(texts, truncate=truncate)  # pyright: ignore[reportCallIssue]
+        return self.text.tokenize(texts, truncate=truncate)
 
     def encode_image(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
         """Preprocessed images -> features, not normalised."""
-        return self.visual(image.to(self.dtype))
+        return self.visual(image.to(self.visual.dtype))
 
     def encode_text(self, text: Int[Tensor, "b t"]) -> Float[Tensor, "b e"]:
         """Token ids of `tokenize` -> features, not normalised."""
+        check_tokens(text, context_length=self.context_length, vocab_size=self.vocab_size)
         return self.text(text)
 
     def forward(
@@ -79,13 +113,30 @@ class CLIP(nn.Module):
 
     def initialize(self) -> None:
         """Initial weights for training, as in the original."""
-        self.visual.initialize()  # pyright: ignore[reportCallIssue]
-        self.text.initialize()  # pyright: ignore[reportCallIssue]
+        self.visual.initialize()
+        self.text.initialize()
+
+    def to_precision(self, precision: Precision, device: torch.device) -> None:
+        """In place, for inference. In half precision as OpenAI's models: see `convert_weights`."""
+        convert(self, precision, device, cast=convert_weights)
 
     def clamp_logit_scale(self) -> None:
         """Keep the factor on the cosines within 1..100: called after each step of the optimizer, as in the paper."""
         with torch.no_grad():
             self.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+
+
+def convert_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Cast in place what OpenAI keeps in half precision: convolutions, linears and the two projections.
+
+    LayerNorm, BatchNorm, embeddings and logit_scale stay float32.
+    """
+    cast_layers(model, dtype)
+    for module in model.modules():
+        for name in ("text_projection", "proj"):
+            parameter = getattr(module, name, None)
+            if isinstance(parameter, nn.Parameter):
+                parameter.data = parameter.data.to(dtype)
 
 
 # OpenAI's state dicts keep the text tower at the top level, beside `visual.` and `logit_scale`.
@@ -131,7 +182,7 @@ class Architecture:
         )
         return CLIP(self._build_visual(activation), text)
 
-    def _build_visual(self, activation: str) -> nn.Module:
+    def _build_visual(self, activation: str) -> CLIPImageTower:
         if isinstance(self.vision_layers, tuple):
             return ModifiedResNet(
                 resolution=self.resolution,

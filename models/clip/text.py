@@ -27,7 +27,8 @@ class TextTransformer(nn.Module):
     ) -> None:
         self.arguments = constructor_arguments(locals())
         super().__init__()
-        self.context_length, self.vocab_size, self.output_dim = context_length, vocab_size, embed_dim
+        self.context_length, self.vocab_size = context_length, vocab_size
+        self.pooled_dim, self.output_dim = width, embed_dim
         self.token_embedding = nn.Embedding(vocab_size, width)
         self.positional_embedding = nn.Parameter(torch.empty(context_length, width))
         self.transformer = Transformer(width, layers, heads, causal=True, activation=activation)
@@ -39,7 +40,7 @@ class TextTransformer(nn.Module):
         return self.text_projection.dtype
 
     def forward(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b e"]:
-        return self.pooled(tokens) @ self.text_projection
+        return self.project(self.pooled(tokens))
 
     def pooled(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b c"]:
         """The features at the end token before their projection into the space that images share."""
@@ -50,6 +51,9 @@ class TextTransformer(nn.Module):
         x = self.token_embedding(tokens).to(self.dtype) + positions  # (b, t, c)
         x = self.ln_final(self.transformer(x))
         return x[torch.arange(len(x), device=x.device), end]
+
+    def project(self, pooled: Float[Tensor, "b c"]) -> Float[Tensor, "b e"]:
+        return pooled @ self.text_projection
 
     def tokenize(self, texts: list[str], *, truncate: bool = False) -> Int[Tensor, "b t"]:
         """CLIP's own tokens at this tower's length; see `models.clip.tokenizer.tokenize`."""

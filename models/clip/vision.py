@@ -1,7 +1,8 @@
 """The two image towers of CLIP: a vision transformer and a modified ResNet.
 
 Both are read as trunk -> head: `trunk` is the pass through the layers (patches or map), `head` makes one vector an
-image of it, `grid` a map. An image tower says how its images are prepared: `input_resolution`, `mean`, `std`, `resize`.
+image of it, `grid` a map. An image tower says how its images are prepared: `input_resolution`, `mean`, `std`, `resize`,
+`resample`.
 Paper: Radford et al. 2021, section 2.4. Original code: openai/CLIP, `clip/model.py`; same parameter names.
 """
 
@@ -13,7 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from extraction.preprocess import MEAN, STD, Color, Resize
+from extraction.preprocess import MEAN, STD
+from extraction.towers import Color, Resample, Resize
 from models.clip.layers import LayerNorm, Transformer, constructor_arguments
 from models.clip.positions import Interpolation, check_resolution, resize_positions
 
@@ -26,6 +28,7 @@ class VisionTransformer(nn.Module):
     mean: Color = MEAN
     std: Color = STD
     resize: Resize = "crop"
+    resample: Resample = "bicubic"
 
     def __init__(
         self,
@@ -150,6 +153,7 @@ class ModifiedResNet(nn.Module):
     mean: Color = MEAN
     std: Color = STD
     resize: Resize = "crop"
+    resample: Resample = "bicubic"
 
     def __init__(self, *, resolution: int, layers: Sequence[int], width: int, heads: int, embed_dim: int) -> None:
         self.arguments = constructor_arguments(locals())

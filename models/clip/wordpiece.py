@@ -37,19 +37,19 @@ def wordpiece(vocabulary: Sequence[str], *, lowercase: bool) -> "Tokenizer":
 
 
 def tokenize(
-    tokenizer: "Tokenizer", texts: list[str], *, longest: int, pad_id: int, truncate: bool
+    tokenizer: "Tokenizer", texts: list[str], *, context_length: int, pad_id: int, truncate: bool
 ) -> Int[Tensor, "n t"]:
-    """Ids, int32, padded to the longest of `texts`. One above `longest` raises; `truncate` cuts it before [SEP]."""
+    """Ids, int32, padded to `context_length`. A longer text raises; `truncate` cuts it before [SEP]."""
     rows = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
     for row, ids in enumerate(rows):
-        if len(ids) > longest and not truncate:
+        if len(ids) > context_length and not truncate:
             raise UserError(
-                f"text {row + 1} of {len(rows)} has {len(ids)} tokens, {longest} is the most this model takes "
+                f"text {row + 1} of {len(rows)} has {len(ids)} tokens, {context_length} is the most this model takes "
                 f"(truncate=True cuts it): {texts[row][:80]!r}"
             )
-        if len(ids) > longest:
-            rows[row] = [*ids[: longest - 1], ids[-1]]
-    result = torch.full((len(rows), max(map(len, rows), default=0)), pad_id, dtype=torch.int)
+        if len(ids) > context_length:
+            rows[row] = [*ids[: context_length - 1], ids[-1]]
+    result = torch.full((len(rows), context_length), pad_id, dtype=torch.int)
     for row, ids in enumerate(rows):
         result[row, : len(ids)] = torch.tensor(ids, dtype=torch.int)
     return result

@@ -11,6 +11,7 @@ from PIL import Image
 
 from apps.contact_sheet import CELL_PX, GAP_PX, contact_sheet, font, sheet_size, shortened
 from apps.search import ImageIndex, file_names, search
+from models.load import ModelChoice
 from tests.helpers.shared_data import ROOT
 from tests.helpers.stand_in import mean_colour, stand_in
 from tests.helpers.tiny_clip import write_tiny_checkpoint
@@ -62,8 +63,7 @@ def test_search_writes_a_sheet_and_json_for_each_query(photos, checkpoint, tmp_p
         top=3,
         columns=2,
         output_path=tmp_path / "out",
-        model_name=str(checkpoint),
-        device="cpu",
+        model=ModelChoice(model_name=str(checkpoint), device="cpu"),
     )
     assert status == 0
     assert "a red thing?" in capsys.readouterr().out
@@ -93,7 +93,7 @@ def test_command_line(photos, checkpoint, tmp_path):
 
 def test_a_query_is_needed(photos):
     with pytest.raises(UserError, match="query: expected a text"):
-        search(query=" ", image_paths=str(photos), model_name="tiny")
+        search(query=" ", image_paths=str(photos), model=ModelChoice(model_name="tiny"))
 
 
 def test_file_names():

@@ -14,6 +14,7 @@ from evaluation.clip.retrieval import Retrieval
 from evaluation.report import Report, rounded
 from evaluation.result import Result
 from evaluation.subject import Subject
+from models.load import ModelChoice
 from pairs.captioned_images import scenes
 from store.provenance import file_sha256
 from tests.helpers.shared_data import ROOT
@@ -28,7 +29,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def subject(checkpoint):
-    return Subject.load(model_name=str(checkpoint), device="cpu", batch_size=4)
+    return Subject.load(ModelChoice(model_name=str(checkpoint), device="cpu"), batch_size=4)
 
 
 @pytest.fixture
@@ -94,8 +95,7 @@ def test_python_call_needs_no_hydra(checkpoint, tmp_path, capsys):
     status = evaluate(
         evaluation={"retrieval": Retrieval(pairs=scenes(num_scenes=5))},
         output_path=tmp_path,
-        model_name=str(checkpoint),
-        device="cpu",
+        model=ModelChoice(model_name=str(checkpoint), device="cpu"),
     )
     assert status == 0
     assert "rsum" in capsys.readouterr().out
@@ -104,7 +104,7 @@ def test_python_call_needs_no_hydra(checkpoint, tmp_path, capsys):
 
 def test_features_do_not_depend_on_the_batch(subject, checkpoint):
     images = [lambda k=k: Image.new("RGB", (40, 50), (k * 20, 0, 99)) for k in range(9)]
-    one = Subject.load(model_name=str(checkpoint), device="cpu", batch_size=1)
+    one = Subject.load(ModelChoice(model_name=str(checkpoint), device="cpu"), batch_size=1)
     assert subject.images(images) == pytest.approx(one.images(images), abs=1e-5)
 
 

@@ -108,7 +108,3 @@ def test_texts_longer_than_the_context_are_cut_only_if_asked(encoder: Encoder) -
     with pytest.raises(RuntimeError, match="102 tokens"):
         encoder.texts([long])
     assert encoder.texts([long], truncate=True).shape == (1, 16)
-
-
-def test_logit_scale(encoder: Encoder) -> None:
-    assert encoder.logit_scale == pytest.approx(1 / 0.07, rel=1e-6)

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from omegaconf import OmegaConf
 from torch import nn
 
-from extraction.encoder import Encoder
+from extraction.encoder import Encoder, grid_shape
+from extraction.extractor import check_preset
 from extraction.precision import Precision
 from extraction.preprocess import normalize
-from extraction.preset import check_preset, grid_shape
 from models.clip.description import WithoutInitialWeights
 from models.clip.hub_towers import TimmTower
 from models.clip.mixer import VisionMixer

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from extraction.encoder import Encoder
-from extraction.precision import Int8Linear, OneDNNLinear, Precision, resolve, to_precision
+from extraction.precision import Int8Linear, OneDNNLinear, Precision, convert, resolve
 from models.clip.model import CLIP, Architecture
 from models.clip.weights import load_model
 from tests.helpers.shared_data import PARITY
@@ -68,7 +68,8 @@ def test_features_in_low_precision_point_the_same_way(
 
 
 def test_int8_replaces_every_linear() -> None:
-    model = to_precision(tiny_model(), "int8", CPU)
+    model = tiny_model()
+    model.to_precision("int8", CPU)
     kinds = [type(module) for module in model.modules()]
     assert torch.nn.Linear not in kinds
     assert kinds.count(Int8Linear) == 8  # four a block, a block a tower
@@ -82,6 +83,6 @@ def test_auto_is_half_precision_on_cuda_only(device: str, precision: str) -> Non
 
 def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match=r"precision=fp61: did you mean fp16\? Expected one of auto, fp32"):
-        to_precision(tiny_model(), "fp61", CPU)  # pyright: ignore[reportArgumentType]
+        convert(tiny_model(), "fp61", CPU)  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match="int8 runs on the CPU, found device=cuda"):
-        to_precision(tiny_model(), "int8", torch.device("cuda"))
+        convert(tiny_model(), "int8", torch.device("cuda"))

@@ -142,3 +142,23 @@ def test_of_a_tower() -> None:
     assert Preprocess.of(visual) == Preprocess(32)
     asked = Preprocess.of(visual, "fast", resize="squash", convert_rgb="before_resize")
     assert asked == Preprocess(32, "fast", "squash", convert_rgb="before_resize")
+
+
+@pytest.mark.parametrize("resample", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("resize", ["crop", "squash"])
+def test_a_tower_may_ask_for_another_filter(resample: str, resize: str) -> None:
+    """As PIL has it, both ways; the two filters differ far more than the two ways."""
+    with Image.open(ROOT / "sample" / "coffee.jpg") as image:
+        rgb = np.array(image.convert("RGB"))
+    visual = tiny_model().visual
+    visual.resample, visual.resize = resample, resize  # pyright: ignore
+    exact, fast = (Preprocess.of(visual, mode).frame(rgb).int() for mode in ("exact", "fast"))  # pyright: ignore
+    size = resized_size(rgb.shape[1], rgb.shape[0], 32, resize)  # pyright: ignore
+    left, top = (crop_offset(side, 32) for side in size)
+    filtered = Image.fromarray(rgb).resize(size, getattr(Image.Resampling, resample.upper()))
+    expected = np.array(filtered.crop((left, top, left + 32, top + 32)))
+    assert np.array_equal(exact.permute(1, 2, 0).numpy(), expected)
+    assert (exact - fast).abs().max() <= 2
+    other = Preprocess(32, "exact", resize, resample="bilinear" if resample == "bicubic" else "bicubic")  # pyright: ignore
+    assert (other.frame(rgb).int() - exact).abs().max() > 4
+    assert Preprocess.of(visual).settings()["resample"] == resample

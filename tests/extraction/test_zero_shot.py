@@ -3,16 +3,17 @@ import pytest
 import torch
 
 from extraction.encoder import Encoder
-from extraction.zero_shot import ShowPredictions, ZeroShot, kinetics_classes, table
+from extraction.zero_shot import ShowPredictions, TextPredictor, kinetics_classes, table
 from tests.helpers.tiny_clip import tiny_model
+from tests.helpers.toy_family.family import ToyModel
 from utils.types import Features, Item
 
 TEXTS = ["a dog smiles", "a woman is lifting", "a cat", "rain", "a car", "a house"]
 
 
 @pytest.fixture
-def zero_shot() -> ZeroShot:
-    return ZeroShot(TEXTS, np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32), 14.3)
+def zero_shot() -> TextPredictor:
+    return TextPredictor(TEXTS, np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32), 14.3)
 
 
 def test_table_as_in_the_readme_of_video_features() -> None:
@@ -33,7 +34,7 @@ def test_tables_are_printed_with_an_empty_line_behind_each(capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(("top", "shown"), [(1, 1), (5, 5), (9, 6)])
-def test_probabilities_are_a_softmax_over_all_texts(zero_shot: ZeroShot, top: int, shown: int) -> None:
+def test_probabilities_are_a_softmax_over_all_texts(zero_shot: TextPredictor, top: int, shown: int) -> None:
     features = np.random.default_rng(1).normal(size=(4, 8)).astype(np.float32) * 1000
     found = zero_shot.predict(features, top=top)
     texts = zero_shot.features.astype(np.float64)
@@ -46,7 +47,7 @@ def test_probabilities_are_a_softmax_over_all_texts(zero_shot: ZeroShot, top: in
 
 
 def test_large_logits_do_not_overflow() -> None:
-    zero_shot = ZeroShot(["yes", "no"], np.array([[1, 0], [-1, 0]], np.float32), 1e4)
+    zero_shot = TextPredictor(["yes", "no"], np.array([[1, 0], [-1, 0]], np.float32), 1e4)
     assert zero_shot.predict(np.array([[1, 0]], np.float32))[0]["probabilities"] == [1.0, 0.0]
 
 
@@ -61,7 +62,30 @@ def test_kinetics_has_400_different_names() -> None:
 )
 def test_texts_are_taken_as_they_are_and_null_is_kinetics(given: list[str] | None, shown: str) -> None:
     encoder = Encoder(tiny_model(), device=torch.device("cpu"), precision="fp32")
-    zero_shot = ZeroShot.from_texts(encoder, given)
+    zero_shot = TextPredictor.from_texts(encoder, given)
     assert zero_shot.texts[0] == shown
     assert zero_shot.features.shape == (len(given) if given else 400, 16)
-    assert zero_shot.logit_scale == encoder.logit_scale
+    assert zero_shot.scale == pytest.approx(1 / 0.07, rel=1e-6)
+    assert (zero_shot.bias, zero_shot.probability) == (0, "softmax")
+
+
+def test_a_model_of_the_sigmoid_loss_gives_each_text_its_own_probability() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(ToyModel().eval(), device=torch.device("cpu"), precision="fp32")
+    predictor = TextPredictor.from_texts(encoder, TEXTS)
+    pixels = torch.randint(0, 256, (3, 3, 24, 24), dtype=torch.uint8)
+    features = encoder.images(pixels)
+    logits, probabilities = predictor.logits(features), predictor.probabilities(predictor.logits(features))
+    images, texts = (
+        torch.nn.functional.normalize(torch.from_numpy(rows).double(), dim=1) for rows in (features, predictor.features)
+    )
+    expected = np.exp(2.0) * (images @ texts.T) - 3.0
+    np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(probabilities, expected.sigmoid().numpy(), rtol=1e-6)
+    assert abs(probabilities.sum(axis=1) - 1).min() > 0.01
+    assert predictor.predict(features)[0]["probabilities"] == sorted(probabilities[0], reverse=True)[:5]
+
+
+def test_sigmoids_do_not_overflow() -> None:
+    predictor = TextPredictor(["yes", "no"], np.array([[1, 0], [-1, 0]], np.float32), 1e4, -10.0, "sigmoid")
+    assert predictor.predict(np.array([[1, 0]], np.float32))[0]["probabilities"] == [1.0, 0.0]

@@ -16,14 +16,12 @@ from torch import Tensor, nn
 
 from models.clip.description import describe
 from models.clip.model import CLIP
-from models.clip.text import TextTransformer
 from models.clip_s import PREFIX, prefixed
 from pairs.loading import Loading
 from training import distributed
 from training.captioning.grammar_data import GrammarBatch, GrammarData
 from training.captioning.grammar_findings import Finding, summary, truth
 from training.captioning.grammar_head import GrammarHead
-from training.captioning.reward_text import shortened
 from training.checkpoint import save
 from training.compute import Compute
 from training.contrastive.losses import ClipLoss
@@ -65,7 +63,8 @@ class GrammarTask:
     goal: Goal = LOWEST_LOSS
 
     def __post_init__(self) -> None:
-        self.model.visual.requires_grad_(False)
+        for parameter in self.model.visual.parameters():
+            parameter.requires_grad_(False)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -96,12 +95,11 @@ class GrammarTask:
     def encode(self, batch: GrammarBatch, compute: Compute) -> tuple[Float[Tensor, "b e"], Float[Tensor, "2*b 2"]]:
         """Captions as features, not normalised; and the head's logits for captions, then negatives."""
         text = self.model.text
-        assert isinstance(text, TextTransformer)
         texts = prefixed([*batch.captions, *(" ".join(negative.words) for negative in batch.negatives)], self.prefix)
-        tokens = shortened(self.model.tokenize(texts, truncate=True)).to(compute.device, non_blocking=True)
+        tokens = self.model.tokenize(texts, truncate=True).to(compute.device, non_blocking=True)
         with compute.autocast():
             features = text.pooled(tokens)
-            return (features[: len(batch.captions)] @ text.text_projection).float(), self.loss.head(features).float()
+            return text.project(features[: len(batch.captions)]).float(), self.loss.head(features).float()
 
     def after_step(self) -> None:
         self.model.clamp_logit_scale()

@@ -5,7 +5,8 @@ import io
 import random
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +15,15 @@ import torch.nn.functional as F
 from jaxtyping import Float16, Float32, UInt8
 from torch import Tensor
 
-from extraction.device import usable_device
-from extraction.preprocess import normalize
-from models.clip.model import CLIP
-from models.clip.vision import ModifiedResNet
-from models.clip.weights import load_model
+from extraction.encoder import Encoder
+from models.clip.weights import weights_sha256
+from models.load import ModelChoice, load
 from pairs.augment import fit
 from pairs.picture_folders import as_picture
 from pairs.scenes.facts import Facts, Split, draw_facts, in_split
 from pairs.scenes.scenes import Scene, draw_scene
 from store.atomic import atomic_write
 from store.plain_json import encode as encode_json
-from store.provenance import file_sha256
 from utils.errors import UserError, check_count
 from utils.progress_bar import progress_bar
 
@@ -79,63 +77,52 @@ class SceneFeatures:
     embeddings: Float32[np.ndarray, "b e"]
 
 
+class PictureEncoders:
+    """A CLIP model twice, loaded when it is needed: for grids at `resolution`, for embeddings at its own."""
+
+    def __init__(self, model_name: str, *, resolution: int, device: str, batch_size: int = 64) -> None:
+        check_count("batch_size", batch_size)
+        self.resolution, self.batch_size = resolution, batch_size
+        self.weights_sha256 = weights_sha256(model_name)
+        self._choice = ModelChoice(model_name=model_name, device=device, precision="fp32")
+
+    @cached_property
+    def _grids(self) -> Encoder:
+        model = load(replace(self._choice, resolution=self.resolution))
+        return Encoder(model.model, device=model.device, precision=model.precision)
+
+    @cached_property
+    def _embeddings(self) -> Encoder:
+        model = load(self._choice)
+        return Encoder(model.model, device=model.device, precision=model.precision)
+
+    def encode(self, pictures: Sequence[UInt8[Tensor, "3 m m"]]) -> SceneFeatures:
+        """Pictures of one size."""
+        grids, embeddings, own_resolution = [], [], self._embeddings.model.visual.input_resolution
+        starts = range(0, len(pictures), self.batch_size)
+        for start in progress_bar(starts, "encoding pictures", unit=" batches", passing=True):
+            batch = torch.stack(list(pictures[start : start + self.batch_size]))
+            grid = self._grids.features(fit(batch, self.resolution, "squash"), wanted=("grid",))["grid"]
+            grids.append(grid.astype(np.float16))
+            embedded = torch.from_numpy(self._embeddings.images(fit(batch, own_resolution, "squash")))
+            embeddings.append(F.normalize(embedded, dim=1).numpy())
+        return SceneFeatures(np.concatenate(grids), np.concatenate(embeddings))
+
+
 def scene_features(
-    scenes: Sequence[Scene],
-    described: SceneSet,
-    *,
-    weights: Path,
-    resolution: int,
-    device: str,
-    batch_size: int = 64,
-    cache_path: Path | None = None,
+    scenes: Sequence[Scene], described: SceneSet, encoders: PictureEncoders, *, cache_path: Path | None = None
 ) -> SceneFeatures:
-    """Grids of the scenes enlarged to `resolution`, embeddings at the model's own; kept in folder `cache_path`."""
+    """Of the scenes' pictures; kept in folder `cache_path`."""
+    pictures = [as_picture(scene.image) for scene in scenes]
     if cache_path is None:
-        return encode(scenes, load_model(weights), resolution, usable_device(device), batch_size)
-    facts = asdict(described) | {"resolution_px": resolution, "weights_sha256": file_sha256(weights)}
+        return encoders.encode(pictures)
+    facts = asdict(described) | {"resolution_px": encoders.resolution, "weights_sha256": encoders.weights_sha256}
     file = cache_path / f"scenes-{hashlib.sha256(encode_json(facts)).hexdigest()[:16]}.npz"
     if file.is_file():
         return _read(file)
-    features = encode(scenes, load_model(weights), resolution, usable_device(device), batch_size)
+    features = encoders.encode(pictures)
     _write(file, features)
     return features
-
-
-def encode(
-    scenes: Sequence[Scene], model: CLIP, resolution: int, device: torch.device, batch_size: int
-) -> SceneFeatures:
-    return encode_pictures([as_picture(scene.image) for scene in scenes], model, resolution, device, batch_size)
-
-
-@torch.inference_mode()
-def encode_pictures(
-    all_pictures: Sequence[UInt8[Tensor, "3 m m"]], model: CLIP, resolution: int, device: torch.device, batch_size: int
-) -> SceneFeatures:
-    """Pictures of one size, enlarged to `resolution` for the grids, to the model's own for the embeddings."""
-    check_count("resolution", resolution)
-    check_count("batch_size", batch_size)
-    model = model.to(device).eval()
-    own_resolution: int = model.visual.input_resolution  # pyright: ignore[reportAssignmentType]
-    grids, embeddings = [], []
-    starts = range(0, len(all_pictures), batch_size)
-    for start in progress_bar(starts, "encoding pictures", unit=" batches", passing=True):
-        pictures = torch.stack(list(all_pictures[start : start + batch_size]))
-        grids.append(_grid(model, _pixels(pictures, model, resolution, device)).half().cpu().numpy())
-        embedded = model.encode_image(_pixels(pictures, model, own_resolution, device)).float()
-        embeddings.append(F.normalize(embedded, dim=1).cpu().numpy())
-    return SceneFeatures(np.concatenate(grids), np.concatenate(embeddings))
-
-
-def _pixels(pictures: UInt8[Tensor, "b 3 m m"], model: CLIP, resolution: int, device: torch.device) -> Tensor:
-    pixels = fit(pictures, resolution, "squash").to(device)
-    return normalize(pixels, model.visual.mean, model.visual.std)  # pyright: ignore[reportArgumentType]
-
-
-def _grid(model: CLIP, pixels: Float32[Tensor, "b 3 n n"]) -> Float32[Tensor, "b t c"]:
-    """The map before the attention pool; convolutions take any size, positions of a transformer's patches do not."""
-    if isinstance(model.visual, ModifiedResNet):
-        return model.visual.trunk(pixels).flatten(2).transpose(1, 2)
-    raise UserError(f"caption_data=scenes takes grids of a ResNet; {type(model.visual).__name__} gives none here")
 
 
 def _write(file: Path, features: SceneFeatures) -> None:

@@ -3,12 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from extraction.device import usable_device
-from models.clip.weights import find_weights, load_model
 from pairs.scenes.scenes import Scene
 from pairs.sources import given
 from training.captioning.annotations import TRAIN_SPLITS, AnnotatedImage, words_of
@@ -17,7 +14,7 @@ from training.captioning.features import Embeddings, Grids, open_embeddings, ope
 from training.captioning.label_files import open_labels
 from training.captioning.labels import Labels, make_labels, make_vocabulary
 from training.captioning.photo_set import PhotoSet
-from training.captioning.scene_features import SceneSet, encode_pictures, scene_features
+from training.captioning.scene_features import PictureEncoders, SceneSet, scene_features
 from utils.errors import check_count
 
 
@@ -68,21 +65,17 @@ def scenes(
     for key, value in {"count": count, "validation_count": validation_count}.items():
         check_count(key, value)
     chosen = photos.choose(validation_count, seed) if photos else None
-    weights = find_weights(model_name)
+    encoders = PictureEncoders(model_name, resolution=resolution, device=device, batch_size=batch_size)
     pictures = _drawn(
         [
             SceneSet(count, seed, "train", max_groups, size_px),
             SceneSet(validation_count, seed + 1, "test", max_groups, size_px, unique=True),
         ],
-        weights=weights,
-        resolution=resolution,
-        device=device,
-        batch_size=batch_size,
-        cache_path=Path(cache_path).expanduser() if cache_path else None,
+        encoders,
+        Path(cache_path).expanduser() if cache_path else None,
     )
     if chosen:
-        model = load_model(weights)
-        features = encode_pictures(chosen.pictures(), model, resolution, usable_device(device), batch_size)
+        features = encoders.encode(chosen.pictures())
         for image, grid, embedding in zip(chosen.annotated(), features.grids, features.embeddings, strict=True):
             pictures[image.split].add(image, grid, embedding)
     return _in_memory(pictures, max_length, word_count_threshold, captions_per_image)
@@ -101,11 +94,11 @@ class _Pictures:
         self.grids[image.id], self.embeddings[image.id] = grid, embedding
 
 
-def _drawn(scene_sets: Sequence[SceneSet], **options: Any) -> dict[str, _Pictures]:
+def _drawn(scene_sets: Sequence[SceneSet], encoders: PictureEncoders, cache_path: Path | None) -> dict[str, _Pictures]:
     pictures = {}
     for scene_set in scene_sets:
         drawn = scene_set.draw()
-        features = scene_features(drawn, scene_set, **options)
+        features = scene_features(drawn, scene_set, encoders, cache_path=cache_path)
         pictures[scene_set.split] = _Pictures()
         for image, grid, embedding in zip(
             _annotated(drawn, scene_set.split), features.grids, features.embeddings, strict=True

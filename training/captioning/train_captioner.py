@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,11 +10,9 @@ from evaluation.captions.caption_set import CaptionMetric
 from models.captioner.checkpoint import LoadedCaptioner, find_captioner, load_captioner
 from models.captioner.model import Captioner
 from models.captioner.options import Decoding
-from models.clip.layouts import weights_file
-from models.clip.weights import URLS, find_weights
+from models.clip.weights import weights_sha256
 from pairs.loading import Loading
 from store.plain_json import plain
-from store.provenance import file_sha256
 from training.captioning.data import CaptionData
 from training.captioning.rewards import ClipSReward, Reward
 from training.captioning.task import CaptionerTask, Objective
@@ -113,7 +110,7 @@ def as_noted(features: Mapping[str, Any], noted: Mapping[str, Any]) -> dict[str,
 def check_embeddings(model_name: str, noted: Mapping[str, Any]) -> None:
     """UserError where the embeddings were noted to be another model's: their products with its texts mean nothing."""
     found = noted.get("weights_sha256")
-    if found and found != file_sha256(weights_file(find_weights(model_name))):
+    if found and found != weights_sha256(model_name):
         raise UserError(
             f"reward_model={model_name}: the embeddings are of {noted.get('model_name')} (SHA-256 {found:.8} ...) "
             "as their files say; give reward_model so, or the embeddings of this model as embeddings_path"
@@ -124,7 +121,4 @@ def with_weights(features: Mapping[str, Any]) -> dict[str, Any]:
     """The description of the grids with the SHA-256 of the weights they come from, unless it is given."""
     if features.get("weights_sha256"):
         return dict(features)
-    name = str(features["model_name"])
-    # OpenAI's addresses tell it: the weights need not be here for training.
-    sha256 = Path(URLS[name]).parent.name if name in URLS else file_sha256(weights_file(find_weights(name)))
-    return dict(features) | {"weights_sha256": sha256}
+    return dict(features) | {"weights_sha256": weights_sha256(str(features["model_name"]))}

@@ -2,14 +2,13 @@
 
 import torch
 
-from models.clip.text import TextTransformer
-from models.clip.weights import find_weights, load_model
 from models.clip_s import PREFIX
 from training.captioning.grammar import GrammarLoss, GrammarTask
 from training.captioning.grammar_data import GrammarData
+from training.captioning.reward_text import text_model
 from training.distributed import process_group
 from training.fit import Plan, fit
-from utils.errors import UserError, check_number, check_text
+from utils.errors import check_number, check_text
 
 
 def train(*, data: GrammarData, model_name: str, plan: Plan, prefix: str = PREFIX, grammar_weight: float = 1.0) -> int:
@@ -18,11 +17,7 @@ def train(*, data: GrammarData, model_name: str, plan: Plan, prefix: str = PREFI
     check_number("grammar_weight", grammar_weight, least=0)
     with process_group(plan.device) as group:
         torch.manual_seed(plan.seed)
-        model = load_model(find_weights(model_name))
-        if not isinstance(model.text, TextTransformer):
-            raise UserError(
-                f"model_name={model_name}: expected CLIP's text transformer, found {type(model.text).__name__}"
-            )
-        loss = GrammarLoss(model.text.transformer.width, grammar_weight=grammar_weight)
+        model = text_model(model_name)
+        loss = GrammarLoss(model.text.pooled_dim, grammar_weight=grammar_weight)
         task = GrammarTask(model.to(group.device), loss.to(group.device), data, prefix)
         return fit(task, plan, group)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from extraction.preprocess import normalize
 from models.clip.description import describe, told_by_shapes
 from models.clip.model import CLIP
-from models.clip.text import TextTransformer
 from pairs.batches import Batch, Pairs, Splits, View
 from pairs.loading import Loading
 from training import distributed
@@ -43,7 +42,7 @@ class ContrastiveTask:
     @property
     def view(self) -> View:
         visual = self.model.visual
-        return View(visual.input_resolution, visual.resize)  # pyright: ignore[reportArgumentType]
+        return View(visual.input_resolution, visual.resize)
 
     def steps_per_epoch(self, loading: Loading) -> int:
         return self.data.train.steps_per_epoch(loading)
@@ -99,13 +98,10 @@ class Inputs:
 def inputs_of(batch: Batch, model: CLIP, device: torch.device) -> Inputs:
     """uint8 travels, the device normalises; captions that are too long are cut, as they come from the web."""
     visual = model.visual
-    pixels = normalize(batch.images.to(device, non_blocking=True), visual.mean, visual.std)  # pyright: ignore[reportArgumentType]
+    pixels = normalize(batch.images.to(device, non_blocking=True), visual.mean, visual.std)
     number: dict[str, int] = {}
     rows = [number.setdefault(caption, len(number)) for caption in batch.captions]
     tokens = model.tokenize(list(number), truncate=True)
-    if isinstance(model.text, TextTransformer):
-        # Causal attention, read at the end token: what stands after the last end changes nothing and costs time.
-        tokens = tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
     pixels = pixels.contiguous(memory_format=torch.channels_last)  # the layout convolutions are fastest in
     return Inputs(pixels, tokens.to(device), torch.tensor(rows, device=device))
 

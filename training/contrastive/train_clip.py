@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from models.clip.model import CLIP
+from models.clip.model import CLIP, CLIPImageTower, CLIPTextTower
 from pairs.batches import Source, Splits
 from training.contrastive.task import ContrastiveTask, Evaluator
 from training.distributed import process_group
@@ -16,8 +16,8 @@ from training.recompute import recompute_blocks
 def train(
     *,
     data: Splits,
-    vision: Callable[[], nn.Module],
-    text: Callable[[], nn.Module],
+    vision: Callable[[], CLIPImageTower],
+    text: Callable[[], CLIPTextTower],
     loss: nn.Module,
     plan: Plan,
     activation_checkpointing: bool = False,
@@ -39,10 +39,11 @@ def train(
         return fit(ContrastiveTask(model, loss.to(group.device), data, evaluators), plan, group)
 
 
-def build_model(vision: Callable[[], nn.Module], text: Callable[[], nn.Module], source: Source) -> CLIP:
+def build_model(vision: Callable[[], CLIPImageTower], text: Callable[[], CLIPTextTower], source: Source) -> CLIP:
     """With initial (or pretrained) weights. A text tower without a vocabulary learns one."""
     model = CLIP(vision(), text())
-    if hasattr(model.text, "learn_vocabulary") and not model.text.vocabulary:
-        model.text.learn_vocabulary(source.all_captions())  # pyright: ignore[reportCallIssue]
+    learn = getattr(model.text, "learn_vocabulary", None)  # only towers that can be without one have it
+    if learn is not None and not getattr(model.text, "vocabulary", None):
+        learn(source.all_captions())
     model.initialize()
     return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -20,6 +20,7 @@ from evaluation.captions.caption_set import CaptionSet
 from evaluation.captions.finecapeval import FineCapEval
 from evaluation.captions.score import language_metrics, score_captions
 from evaluation.result import Result
+from models.load import ModelChoice
 from tests.helpers.shared_data import ROOT, SHARED
 from utils.command_line import CONFIGS
 from utils.errors import UserError
@@ -99,7 +100,8 @@ def evaluated(folder: Path, **changed: Any) -> dict[str, Any]:
             arguments[key] = f"given_{key}.json"
         arguments[key] = str(folder / arguments[key])
     output = folder / "out"
-    status = caption_evaluate(**{"caption_metric": language_metrics(), "output_path": output} | arguments)
+    given = {"caption_metric": language_metrics(), "output_path": output, "model": ModelChoice(model_name="tiny")}
+    status = caption_evaluate(**given | arguments)
     return json.loads((output / "metrics.json").read_text(encoding="utf-8")) | {"status": status}
 
 
@@ -164,6 +166,7 @@ def test_mistakes_are_named(arguments: dict[str, Any], message: str, folder: Pat
         "predictions": str(folder / "captions.json"),
         "references": str(folder / "coco.json"),
         "output_path": folder / "out",
+        "model": ModelChoice(model_name="tiny"),
     }
     with pytest.raises(UserError, match=message):
         caption_evaluate(**given | arguments)
@@ -328,7 +331,7 @@ def test_missing_images_are_named(folder: Path) -> None:
 
 
 def test_images_that_nothing_looks_at_are_mentioned(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    written = evaluated(folder, image_folder=str(folder / "images"), model_name="absent.pt")
+    written = evaluated(folder, image_folder=str(folder / "images"), model=ModelChoice(model_name="absent.pt"))
     assert "no metric looked at the images" in caplog.text
     assert written["data"]["model"] == {}
 

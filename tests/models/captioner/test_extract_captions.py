@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import call
 
 from extraction.encoder import Encoder
+from extraction.options import FrameOptions, PictureOptions
 from extraction.pipeline import extract
 from media.inputs import find_inputs
 from models.captioner import Captioner, Vocabulary
@@ -20,6 +22,7 @@ from models.captioner.checkpoint import save_captioner
 from models.captioner.decoding import decode
 from models.captioner.extract_captions import ExtractCaptions
 from models.captioner.options import Decoding
+from models.load import ModelChoice
 from store.caption_forms import PrintCaptions, SaveCaptions, web_vtt
 from store.provenance import file_sha256
 from tests.helpers.shared_data import ROOT
@@ -55,9 +58,20 @@ def captioner(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def captions_of(captioner: Path | str, **options: Any) -> ExtractCaptions:
+    """From plain keywords, each for the class it belongs to."""
+    kinds = {"model": ModelChoice, "frames": FrameOptions, "pictures": PictureOptions}
+    given: dict[str, Any] = {"model": {"device": "cpu", "model_name": None}, "frames": {}, "pictures": {}}
+    for name, kind in kinds.items():
+        for key in [each.name for each in fields(kind) if each.name in options]:
+            given[name][key] = options.pop(key)
+    made = {name: kind(**given[name]) for name, kind in kinds.items()}
+    return ExtractCaptions(captioner=str(captioner), **made, **options)
+
+
 def run(captioner: Path, out: Path, handlers: list[Any], **options: Any) -> int:
     inputs = find_inputs(image_paths=str(PHOTO), video_paths=str(VIDEO))
-    extractor = ExtractCaptions(captioner=str(captioner), device="cpu", **options)
+    extractor = captions_of(captioner, **options)
     return extract(inputs=inputs, extractor=extractor, on_extraction=handlers, output_path=out)  # pyright: ignore
 
 
@@ -134,7 +148,7 @@ def test_clip_s_is_that_of_the_score_model(captioner: Path, tiny: Path, tmp_path
 
 def test_features_of_other_weights_are_refused(captioner: Path, tiny: Path) -> None:
     with pytest.raises(UserError, match=r"trained on features of .* with SHA-256"):
-        ExtractCaptions(captioner=str(captioner), model_name=str(tiny), device="cpu")
+        captions_of(captioner, model_name=str(tiny))
 
 
 def test_grids_are_pooled_as_the_captioner_says(
@@ -166,7 +180,7 @@ def test_grids_are_pooled_as_the_captioner_says(
 )
 def test_wrong_options_are_named(options: dict[str, Any], message: str, captioner: Path) -> None:
     with pytest.raises(UserError, match=message):
-        ExtractCaptions(captioner=str(captioner), device="cpu", **options)
+        captions_of(captioner, **options)
 
 
 def test_subtitles() -> None:

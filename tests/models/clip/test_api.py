@@ -10,7 +10,7 @@ from PIL import Image
 
 from models import clip
 from models.clip import ExtractCLIP
-from models.clip.extract_clip import folder_name
+from models.clip.family import folder_name
 from tests.helpers.shared_data import ROOT
 from utils.errors import UserError
 

@@ -8,9 +8,8 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import nn
 
-from extraction.precision import convert_weights
 from models import clip
-from models.clip.model import ARCHITECTURES, Architecture, infer_architecture
+from models.clip.model import ARCHITECTURES, Architecture, convert_weights, infer_architecture
 from models.clip.weights import WithoutInitialWeights
 from tests.helpers.shared_data import PARITY
 from tests.helpers.tiny_clip import TINY, TINY_RESNET, tiny_model
@@ -97,7 +96,9 @@ def test_a_checkpoint_of_a_model_is_that_model(architecture: Architecture, tmp_p
 
 @both_kinds
 def test_only_convolutions_linears_and_projections_go_to_half_precision(architecture: Architecture) -> None:
-    state = convert_weights(tiny_model(architecture=architecture), torch.float16).state_dict()
+    model = tiny_model(architecture=architecture)
+    convert_weights(model, torch.float16)
+    state = model.state_dict()
     half = {key for key, value in state.items() if value.dtype == torch.float16}
     expected = {
         key

@@ -14,7 +14,7 @@ from PIL import Image
 from extraction.batching import Encoded, encode_batches, prefetch
 from extraction.preprocess import Preprocess
 from models import clip
-from models.clip.extract_clip import ExtractCLIP
+from models.clip import ExtractCLIP
 from models.clip.model import CLIP
 from models.clip.weights import load_model
 from tests.helpers.shared_data import PARITY, SHARED, VIT_B_32

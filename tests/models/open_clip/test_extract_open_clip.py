@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from models.open_clip.extract_open_clip import ExtractOpenCLIP
+from extraction.extractor import FeatureExtractor
+from models import load
 from tests.helpers.shared_data import ROOT
 from tests.helpers.tiny_open_clip import RESNET, TIMM, VIT, write_open_clip_model
 from utils.errors import UserError
@@ -24,8 +25,8 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return write_open_clip_model(tmp_path_factory.mktemp("open_clip") / "small-model", request.param)
 
 
-def extractor(model: Path, **options: Any) -> ExtractOpenCLIP:
-    return ExtractOpenCLIP(model_name=f"local-dir:{model}", device="cpu", preprocess="exact", **options)
+def extractor(model: Path, **options: Any) -> FeatureExtractor:
+    return load.extractor("open_clip", model_name=f"local-dir:{model}", device="cpu", preprocess="exact", **options)
 
 
 def test_the_numbers_are_the_librarys_own(model: Path) -> None:
@@ -51,7 +52,7 @@ def test_every_kind_of_input_and_the_grid(model: Path) -> None:
 
 def test_a_grid_is_the_map_before_the_last_norm(tmp_path: Path) -> None:
     """Equal to that of our own tower with the same weights."""
-    from models.clip.extract_clip import ExtractCLIP
+    from models.clip import ExtractCLIP
 
     folder = write_open_clip_model(
         tmp_path / "vit", VIT | {"quick_gelu": True}, mean=[0.48145466, 0.4578275, 0.40821073]
@@ -66,9 +67,10 @@ def test_a_grid_is_the_map_before_the_last_norm(tmp_path: Path) -> None:
     assert np.abs(ours["grid"] - other["grid"]).max() < 5e-2 * np.abs(other["grid"]).max()
 
 
-def test_half_precision_stays_near(model: Path) -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "int8"])
+def test_other_precisions_stay_near(model: Path, precision: str) -> None:
     exact = extractor(model).extract_image(PHOTO)["open_clip"][0]
-    half = extractor(model, precision="bf16", features=["global", "grid"])
+    half = extractor(model, precision=precision, features=["global", "grid"])
     assert half.extract_image(PHOTO)["grid"].dtype == np.float32
     rough = half.extract_image(PHOTO)["open_clip"][0]
     assert rough.dtype == np.float32
@@ -91,7 +93,7 @@ def test_a_text_that_is_too_long_is_not_cut_silently(model: Path) -> None:
             "expected a tag or the path of a checkpoint. Tags of ViT-B-32: openai",
         ),
         ({"model_name": "ViT-B-32", "pretrained": "laion2b_s34b"}, "did you mean laion2b_s34b_b79k"),
-        ({"model_name": "ViT-B-32", "pretrained": "openai", "precision": "int8"}, "precision=int8"),
+        ({"model_name": "ViT-B-32", "pretrained": "openai", "precision": "int4"}, "precision=int4"),
         ({"model_name": "local-dir:/nowhere"}, "open_clip cannot load it"),
         ({"model_name": "local-dir:/nowhere", "pretrained": "openai"}, "brings its own weights"),
         ({"model_name": "ViT-B-32", "pretrained": "openai", "activation": "relu"}, "activation=relu"),
@@ -100,10 +102,10 @@ def test_a_text_that_is_too_long_is_not_cut_silently(model: Path) -> None:
 )
 def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        ExtractOpenCLIP(device="cpu", **arguments)
+        load.extractor("open_clip", device="cpu", **arguments)
 
 
 def test_a_model_that_wants_other_pictures_is_refused(tmp_path: Path) -> None:
-    folder = write_open_clip_model(tmp_path / "bilinear", VIT, interpolation="bilinear")
+    folder = write_open_clip_model(tmp_path / "nearest", VIT, interpolation="nearest")
     with pytest.raises(UserError, match="not supported here"):
         extractor(folder)

@@ -7,8 +7,11 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from evaluation.captions.cider import CiderD, DocumentFrequency
+from models.clip.hub_towers import DistilBertTower
+from models.clip.model import CLIP
 from models.clip.weights import find_weights, load_model
 from pairs.loading import Loading
+from tests.helpers.tiny_clip import tiny_model
 from tests.helpers.toy_captions import Says, toy_data
 from training.captioning import reward_text, rewards
 from training.captioning.annotations import END_WORD
@@ -21,6 +24,7 @@ from training.captioning.rewards import (
     RewardImages,
     RewardSum,
 )
+from training.contrastive.task import export
 from utils.command_line import CONFIGS
 from utils.errors import UserError
 
@@ -142,10 +146,12 @@ def test_kept_frequencies_have_to_know_the_end(tmp_path):
 
 def test_prefix_comes_once_and_equal_captions_are_encoded_once(monkeypatch):
     model = load_model(find_weights("tiny"))
-    text = FrozenText(load_model(find_weights("tiny")), prefix="A photo depicts ", batch_size=2)
+    text = FrozenText(
+        load_model(find_weights("tiny")).requires_grad_(False).text, prefix="A photo depicts ", batch_size=2
+    )
     seen: list[str] = []
-    tokenize = text._model.tokenize
-    monkeypatch.setattr(text._model, "tokenize", lambda texts, **kw: seen.extend(texts) or tokenize(texts, **kw))
+    tokenize = text.text.tokenize
+    monkeypatch.setattr(text.text, "tokenize", lambda texts, **kw: seen.extend(texts) or tokenize(texts, **kw))
     captions = ["a red square", "", "a red square", "a blue circle", "x " * 100]
     found = text.embeddings(captions)
     assert seen == [f"A photo depicts {caption}" for caption in ("a red square", "", "a blue circle", "x " * 100)]
@@ -167,7 +173,7 @@ def test_pooled_features_are_those_before_the_projection():
 def test_rewards_of_one_model_share_its_text_tower():
     assert frozen_text("tiny", "a ") is frozen_text("tiny", "a ")
     assert frozen_text("tiny", "a ") is not frozen_text("tiny", "b ")
-    assert not any(parameter.requires_grad for parameter in frozen_text("tiny", "a ")._model.parameters())
+    assert not any(parameter.requires_grad for parameter in frozen_text("tiny", "a ").text.parameters())
 
 
 @pytest.mark.parametrize("path", [None, "nothing.pt", "tiny"])
@@ -202,3 +208,24 @@ def test_batches_become_images():
     assert seen.longest_reference == 6
     assert seen.references is batch.references
     assert reward_text.check_width(seen.need_embeddings(), np.zeros((2, 7)), "any") is None
+
+
+def test_a_text_tower_with_other_tokens_is_read_to_its_end(tmp_path):
+    """The largest id of a WordPiece text is anywhere in it: cut there, both captions would be "a photo of a"."""
+    torch.manual_seed(0)
+    words = ["a photo of a cat", "a photo of a dog"]
+    sizes = {"width": 32, "layers": 1, "heads": 2, "hidden_width": 64, "positions": 32, "context_length": 16}
+    text = DistilBertTower(**sizes, embed_dim=16)
+    text.learn_vocabulary([*words, "photo zebra"])
+    for weight in text.trunk.transformer.parameters():  # at first a text's words hardly reach [CLS]
+        weight.data *= 10 if weight.dim() == 2 else 1
+    export(CLIP(tiny_model().visual, text), tmp_path / "model.pt", torch.float32)
+    reward = ClipSReward(model_name=str(tmp_path / "model.pt"), prefix="")
+    cat, dog = reward._text.embeddings(words)
+    assert np.abs(cat - dog).max() > 1e-3
+    seen = images(np.stack([cat, cat]).tolist())
+    assert reward(seen, words)[0] == pytest.approx(2.5, abs=1e-4)
+    assert reward(seen, words)[1] < 2.499
+    with torch.no_grad():
+        expected = torch.nn.functional.normalize(text.eval()(text.tokenize(words)), dim=1)
+    torch.testing.assert_close(torch.from_numpy(np.stack([cat, dog])), expected, atol=1e-5, rtol=1e-4)

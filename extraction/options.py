@@ -1,0 +1,111 @@
+"""The options of extraction that captioning shares, each checked when it is given: before a model is loaded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from extraction.preprocess import ConvertRGB, Preprocess, PreprocessMode
+from extraction.towers import ImageTower, Resize
+from media.sampling import Sampler, sampler_from
+from utils.errors import UserError, check_count, check_flags, check_option
+
+OnError = Literal["skip", "partial", "raise"]
+Feature = Literal["global", "grid"]
+GridDtype = Literal["float32", "float16"]
+TextOverflow = Literal["error", "truncate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameOptions:
+    """Which frames of videos, and what becomes of inputs that fail.
+
+    `extraction_fps` (ffmpeg's rule) and `extraction_total` (rows a video) exclude each other; without them, every
+    frame. With `keep_tmp_files` re-timed videos go through files in `tmp_path`. `on_error=partial` keeps the frames of
+    damaged videos that decode.
+    """
+
+    extraction_fps: float | str | None = None
+    extraction_total: int | None = None
+    keep_tmp_files: bool = False
+    tmp_path: str | Path = "./tmp"
+    on_error: OnError = "skip"
+
+    def __post_init__(self) -> None:
+        check_option("on_error", self.on_error, get_args(OnError))
+        check_flags(keep_tmp_files=self.keep_tmp_files)
+        self.sampler()
+
+    def sampler(self) -> Sampler:
+        return sampler_from(self.extraction_fps, self.extraction_total)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """How pictures are prepared: see `extraction.preprocess`. `resize=None` is the model's own."""
+
+    preprocess: PreprocessMode = "fast"
+    resize: Resize | None = None
+    convert_rgb: ConvertRGB = "after_resize"
+    exif_orientation: bool = False
+
+    def __post_init__(self) -> None:
+        check_option("preprocess", self.preprocess, get_args(PreprocessMode))
+        check_option("resize", self.resize, [None, *get_args(Resize)])
+        check_option("convert_rgb", self.convert_rgb, get_args(ConvertRGB))
+        check_flags(exif_orientation=self.exif_orientation)
+
+    def for_tower(self, visual: ImageTower) -> Preprocess:
+        return Preprocess.of(visual, self.preprocess, resize=self.resize, convert_rgb=self.convert_rgb)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureOptions:
+    """Which features, and how they are given back.
+
+    `preset` is what `extractor=...` promises: `{"name", "grid": [n, c], "global": e}`. `pred_texts=None` stands for the
+    400 classes of Kinetics. A text that is too long fails (`text_overflow=error`) or is cut (`truncate`).
+    """
+
+    features: Feature | Sequence[Feature] = "global"
+    grid_pool: int = 1
+    grid_dtype: GridDtype = "float32"
+    normalize: bool = False
+    preset: Mapping[str, Any] | None = None
+    show_pred: bool = False
+    pred_texts: str | Sequence[str] | None = None
+    text_overflow: TextOverflow = "error"
+
+    def __post_init__(self) -> None:
+        check_count("grid_pool", self.grid_pool)
+        check_option("grid_dtype", self.grid_dtype, get_args(GridDtype))
+        check_option("text_overflow", self.text_overflow, get_args(TextOverflow))
+        check_flags(normalize=self.normalize, show_pred=self.show_pred)
+        if not self._listed:
+            raise UserError("features=[]: expected global, grid or both")
+        for feature in self._listed:
+            check_option("features", feature, get_args(Feature))
+        if self.show_pred and "global" not in self._listed:
+            raise UserError("show_pred=true compares whole frames with texts: give features=global or [global, grid]")
+        if self.show_pred and self.texts == []:
+            raise UserError("pred_texts=[]: expected texts, or null for the 400 classes of Kinetics")
+
+    @property
+    def wanted(self) -> tuple[Feature, ...]:
+        """Of "global" and "grid", in this order."""
+        return tuple(feature for feature in get_args(Feature) if feature in self._listed)
+
+    @property
+    def texts(self) -> list[str] | None:
+        """`pred_texts` as a list."""
+        if self.pred_texts is None:
+            return None
+        return (
+            [str(text) for text in self.pred_texts]
+            if isinstance(self.pred_texts, list | tuple)
+            else [str(self.pred_texts)]
+        )
+
+    @property
+    def _listed(self) -> Sequence[str]:
+        return [self.features] if isinstance(self.features, str) else list(self.features)
