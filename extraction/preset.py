@@ -1,4 +1,4 @@
-"""What the presets of `extractor=...` promise about shapes, held against what a model gives."""
+"""What the presets of `preset=...` promise about shapes, held against what a model gives."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -34,5 +34,5 @@ def check_preset(
         problem = f"global features of {preset['global']} numbers, model_name={model_name} gives {global_dim}"
     if problem:
         raise UserError(
-            f"extractor={preset['name']} describes {problem}: drop one of the two (resolution and grid_pool count, too)"
+            f"preset={preset['name']} describes {problem}: drop one of the two (resolution and grid_pool count, too)"
         )

@@ -222,7 +222,7 @@ def test_a_preset_promises_the_shapes_of_its_model(path: Path) -> None:
 
 def test_a_model_that_contradicts_its_preset_is_refused() -> None:
     preset = {"name": "RN101_448", "grid": [49, 2048], "global": 512}
-    message = r"extractor=RN101_448 describes 49 x 2048 grid .* model_name=ViT-B/16 gives 196 x 768: drop one of"
+    message = r"preset=RN101_448 describes 49 x 2048 grid .* model_name=ViT-B/16 gives 196 x 768: drop one of"
     with pytest.raises(UserError, match=message):
         check_preset(preset, model_name="ViT-B/16", grid_shape=(196, 768), global_dim=512)
     with pytest.raises(UserError, match=r"describes global features of 512 numbers, model_name=RN50 gives 1024"):
