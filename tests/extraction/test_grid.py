@@ -24,7 +24,7 @@ from tests.helpers.tiny_clip import TINY, TINY_RESNET, tiny_model
 from utils.errors import UserError
 
 CPU = torch.device("cpu")
-PRESETS = ROOT / "configs" / "extractor"
+PRESETS = ROOT / "configs" / "extract" / "preset"
 PRESET_FILES = sorted(PRESETS.rglob("*.yaml"))
 BOTH = ("global", "grid")
 
