@@ -154,7 +154,7 @@ def test_every_file_is_a_job_an_option_or_shared() -> None:
     found = {f"{folder_of(group)}/{option}" for group, option in options()}
     assert files == {*JOBS, *shared, *found, "hydra/job_logging/plain"}
     assert found == {f"{folder_of(g)}/{option}" for g in GROUPS for option in option_names(CONFIGS / folder_of(g))}
-    assert {"extract/feature_type/clip", "extract/preset/ViT-B/32_448"} <= found
+    assert {"shared/feature_type/clip", "extract/preset/ViT-B/32_448"} <= found
 
 
 def defaults_of(name: str) -> list[str | dict[str, Any]]:

@@ -42,7 +42,8 @@ def _rows(name: str) -> tuple[Rows, Rows]:
 
 
 def _group(group: str, chosen: str | list[str] | None) -> tuple[str, str]:
-    options = ", ".join(f"`{option}`" for option in option_names(CONFIGS / group.partition("@")[0]))
+    folder = group.removeprefix("/").partition("@")[0]
+    options = ", ".join(f"`{option}`" for option in option_names(CONFIGS / folder))
     if isinstance(chosen, list):
         return ", ".join(chosen), f"one or a list of {options}"
     return chosen or "null", f"one of {options}"

@@ -44,7 +44,8 @@ def known_keys(job: str) -> tuple[set[str], dict[str, str]]:
     keys, groups = set(config) - {"defaults", "job", "hydra"}, {}
     for default in config.get("defaults", []):
         if isinstance(default, dict):
-            groups |= {short_name(group): group for group in default if not group.startswith("override ")}
+            own = [group.removeprefix("/") for group in default if not group.startswith("override ")]
+            groups |= {short_name(group): group for group in own}
         elif default != "_self_":
             more_keys, more_groups = known_keys(default)
             keys, groups = keys | more_keys, groups | more_groups

@@ -19,6 +19,7 @@ from models.clip.description import WithoutInitialWeights
 from models.clip.hub_towers import TimmTower
 from models.clip.mixer import VisionMixer
 from models.clip.model import ARCHITECTURES, CLIP
+from tests.helpers.configs import composed
 from tests.helpers.shared_data import ROOT
 from tests.helpers.tiny_clip import TINY, TINY_RESNET, tiny_model
 from utils.errors import UserError
@@ -191,7 +192,8 @@ def test_a_batch_too_large_for_the_memory_is_halved(model: CLIP, limit: int, mon
 
 
 def preset_of(path: Path) -> Any:
-    return OmegaConf.to_container(OmegaConf.load(path))
+    name = path.relative_to(PRESETS).with_suffix("").as_posix()
+    return OmegaConf.to_container(composed("extract", f"preset={name}"))
 
 
 def test_a_preset_is_named_as_it_is_asked_for() -> None:
