@@ -14,6 +14,9 @@ from omegaconf import DictConfig
 from utils.command_line import CONFIGS, prepare
 from utils.errors import UserError, user_error_in
 
+STOPPED_BY_SIGNAL = 128  # and more: that of a run which a signal has stopped
+statuses = [0]  # of all runs: with -m there are several
+
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="extract")
 def main(config: DictConfig) -> None:
@@ -21,7 +24,9 @@ def main(config: DictConfig) -> None:
         status = call(config.job, _convert_="all")
     except (UserError, InstantiationException) as error:
         sys.exit(f"error: {user_error_in(error)}")
-    sys.exit(status)
+    if status >= STOPPED_BY_SIGNAL:
+        sys.exit(status)
+    statuses.append(status)
 
 
 if __name__ == "__main__":
@@ -30,3 +35,4 @@ if __name__ == "__main__":
     except UserError as error:
         sys.exit(f"error: {error}")
     main()
+    sys.exit(max(statuses))

@@ -154,7 +154,7 @@ def check_preset(
         problem = f"global features of {preset['global']} numbers, model_name={model_name} gives {global_dim}"
     if problem:
         raise UserError(
-            f"extractor={preset['name']} describes {problem}: drop one of the two (resolution and grid_pool count, too)"
+            f"preset={preset['name']} describes {problem}: drop one of the two (resolution and grid_pool count, too)"
         )
 
 

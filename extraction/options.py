@@ -63,7 +63,7 @@ class PictureOptions:
 class FeatureOptions:
     """Which features, and how they are given back.
 
-    `preset` is what `extractor=...` promises: `{"name", "grid": [n, c], "global": e}`. `pred_texts=None` stands for the
+    `preset` is what `preset=...` promises: `{"name", "grid": [n, c], "global": e}`. `pred_texts=None` stands for the
     400 classes of Kinetics. A text that is too long fails (`text_overflow=error`) or is cut (`truncate`).
     """
 

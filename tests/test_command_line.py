@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from utils.command_line import CONFIGS, prepare, quoted
+from tests.helpers.configs import composed as job_config
+from utils.command_line import prepare, quoted
 from utils.errors import UserError
 
 NAMES = [
@@ -84,9 +84,7 @@ COMMANDS: list[tuple[str, dict[str, Any]]] = [
 
 
 def composed(*arguments: str) -> dict[str, Any]:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose("extract", overrides=prepare(arguments))
-    resolved = OmegaConf.to_container(config.job, resolve=True)
+    resolved = OmegaConf.to_container(job_config("extract", *arguments).job, resolve=True)
     assert isinstance(resolved, dict)
     extractor: Any = resolved["extractor"]
     parts = [extractor[name] for name in ("frames", "pictures", "features")] + [extractor["model"]["choice"]]
@@ -194,8 +192,6 @@ def test_quoted_text_comes_through_hydra_and_omegaconf(text: str) -> None:
         "extraction_fps=30000/1001",
         "show_pred=true",
         "video_paths=[a.mp4,b.mp4]",
-        "on_extraction=[print,save_numpy]",
-        "feature_type=clip",
         "+job.extra=1",
         "~pred_texts",
         "hydra.job.name=x",
@@ -203,10 +199,62 @@ def test_quoted_text_comes_through_hydra_and_omegaconf(text: str) -> None:
         "--config-name=extract",
         "-m",
         "output_path=${oc.env:HOME}/x",
+        "hydra/job_logging=default",
+        "--cfg=job",
     ],
 )
 def test_nothing_else_is_altered(argument: str, here: Path) -> None:
     assert prepare([argument]) == [argument]
+
+
+@pytest.mark.parametrize(
+    ("job", "argument", "meant"),
+    [
+        ("extract", "on_extraction=[print, save_numpy]", "extract/on_extraction@on_extraction=[print, save_numpy]"),
+        ("convert", "on_extraction=save_npz", "extract/on_extraction@on_extraction=save_npz"),
+        ("extract", "preset=ViT-B/32_448", "extract/preset=ViT-B/32_448"),
+        ("extract", "~preset", "~extract/preset"),
+        ("extract", "preset=null", "~extract/preset"),
+        ("extract", "~feature_type=clip", "~shared/feature_type@feature_type=clip"),
+        ("extract", "+preset=RN101", "+extract/preset=RN101"),
+        ("extract", "feature_type.model_name=a", "feature_type.model_name=a"),
+        ("extract", "shared/feature_type=clip", "shared/feature_type@feature_type=clip"),
+        ("extract", "shared/feature_type@feature_type=clip", "shared/feature_type@feature_type=clip"),
+        ("train", "experiment=[tiny, smoke]", "train/experiment=[tiny, smoke]"),
+        ("train", "experiment=tiny,compare_mixer", "train/experiment=tiny,compare_mixer"),
+        ("train", "optimizer=adam", "shared/optimizer@optimizer=adam"),
+        ("train", "optimizer.lr=1e-3", "optimizer.lr=1e-3"),
+        ("caption_train", "upstream_compat=true", "caption_train/upstream_compat='true'"),
+        ("evaluate", "evaluation=[sts,zero_shot]", "evaluate/evaluation@evaluation=[sts,zero_shot]"),
+    ],
+)
+def test_groups_are_given_by_their_short_names(job: str, argument: str, meant: str) -> None:
+    assert prepare([f"--config-name={job}", argument]) == [f"--config-name={job}", meant]
+
+
+def test_what_is_taken_away_is_gone() -> None:
+    assert "preset" in job_config("extract", "preset=RN101")
+    assert job_config("extract", "preset=RN101").preset.name == "RN101"
+    assert job_config("extract", "~preset").preset is None
+    assert "feature_type" not in job_config("extract", "~feature_type")
+
+
+def test_keys_that_experiments_set_reach_the_towers_and_schedules() -> None:
+    towers = job_config("train", "experiment=tiny", "embed_dim=64")
+    assert (towers.vision.embed_dim, towers.text.embed_dim) == (64, 64)
+    warm = job_config("caption_train", "upstream_compat=true", "noam_warmup_steps=7", "noam_warmup_share=null")
+    assert (warm.schedule.warmup_steps, warm.schedule.warmup_share) == (7, None)
+    assert job_config("train", "schedule=noam", "noam_warmup_share=0.5").schedule.warmup_share == 0.5
+    rewarded = job_config("caption_train", "caption_phase=scst", "reward=ref_clips", "reference_scale=2")
+    assert rewarded.objective.reward.rewards.ref_clips.reference_scale == 2
+    assert job_config("caption_train", "decoding_upstream_compat=true").job.decoding.upstream_compat
+
+
+def test_the_last_experiment_of_several_decides() -> None:
+    config = job_config("caption_train", "caption_experiment=[tiny,clips,smoke]")
+    assert config.caption_data._target_.endswith("scenes")
+    assert (config.caption_data.photos, config.caption_data.count, config.captioner.width) == (None, 24, 16)
+    assert list(config.reward.weights) == ["clips"]
 
 
 @pytest.mark.parametrize(
@@ -215,6 +263,10 @@ def test_nothing_else_is_altered(argument: str, here: Path) -> None:
         (["batchsize=1"], r"batchsize: no such key; did you mean batch_size\? Keys: .*batch_size.*video_paths"),
         (["video_path=a.mp4"], r"video_path: no such key; did you mean video_paths\?"),
         (["zzz=1"], "zzz: no such key; Keys: activation, "),
+        (["reward=clips"], r"reward: no such key; .*Keys: .*feature_type, .*on_extraction, .*preset, "),
+        (["train/data=scenes"], "train/data: no such key; "),
+        (["--config-name=train", "experiment=[tiny,smok]"], r"experiment=smok: no such option; did you mean smoke\?"),
+        (["preset=ViT-B/32_44"], r"preset=ViT-B/32_44: no such option; did you mean ViT-B/32_448\?"),
         (["on_extraction=save_numpi"], r"on_extraction=save_numpi: no such option; did you mean save_numpy\?"),
         (
             ["on_extraction=[print,save]"],

@@ -17,20 +17,20 @@ from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 from models.load import load
+from tests.helpers.configs import composed
 from tests.helpers.shared_data import PARITY, ROOT, SHARED
 from tests.helpers.tiny_open_clip import write_open_clip_model
-from utils.command_line import CONFIGS, option_names
+from utils.command_line import CONFIGS, known_keys, option_names, prepare
 
 ROOMS = ("apps", "evaluation", "extraction", "media", "models", "pairs", "store", "training")
 
 VIDEO = ROOT / "sample" / "v_GGSY1Qvo990.mp4"
-JOB_GROUPS = (  # of jobs that use a model
-    *("feature_type", "on_extraction", "extractor", "evaluation", "pairs"),
-    *("on_caption", "caption_metric"),
-)
+JOBS = sorted((path.stem for path in CONFIGS.glob("*.yaml")), key=lambda job: (job != "extract", job))
+# Folder of configs/, as Hydra names it with its place in the config -> key that users type, jobs that have it.
+GROUPS = {group: (key, job) for job in reversed(JOBS) for key, group in known_keys(job)[1].items()}
+OF_MODELS = ("extract", "evaluate", "caption", "caption_evaluate")  # jobs that use a model
+BUILT = ("@feature_type", "@on_extraction")
 LISTS = ("on_extraction", "evaluation", "on_caption", "caption_metric")
-# What sets keys of the whole config.
-WHOLE_RUNS = ("experiment", "extractor", "caption_phase", "caption_experiment", "upstream_compat")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -57,6 +57,18 @@ def test_print(run: Run, tmp_path: Path) -> None:
     assert arrays.count("max: ") == arrays.count("; mean: ") == arrays.count("; min: ") == 4
     assert done.stderr.rstrip().endswith("1 done")
     assert list(tmp_path.iterdir()) == []  # no outputs/, no .hydra
+
+
+def test_a_sweep_runs_all_and_ends_with_the_worst_status(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_text("no image")
+    (tmp_path / "cat.jpg").write_bytes((ROOT / "sample" / "cat.jpg").read_bytes())
+    values = ("on_extraction=save_numpy,save_pickle", "output_path=out/${hydra:job.num}")
+    done = run("image_paths=[cat.jpg, broken.jpg]", *values, "hydra.sweep.dir=sweep", "-m")
+    assert done.returncode == 1
+    assert done.stderr.count("1 done, 1 failed") == 2
+    saved = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("cat_clip.*"))
+    assert saved == ["out/0/clip/tiny/cat_clip.npy", "out/1/clip/tiny/cat_clip.pkl"]
+    assert {path.name for path in tmp_path.iterdir()} == {"broken.jpg", "cat.jpg", "out", "sweep"}
 
 
 def test_save_skip_and_redo(run: Run, tmp_path: Path) -> None:
@@ -99,12 +111,12 @@ def test_one_unusable_file_is_listed_and_the_run_goes_on(run: Run, tmp_path: Pat
         (("video_paths=a.mp4", "batch_size=many"), "error: batch_size=many: expected a whole number"),
         ((), "error: nothing to work on: expected at least one of video_paths, file_with_video_paths, image_paths"),
         (
-            ("image_paths=a.jpg", "extractor=RN101_44"),
-            "error: extractor=RN101_44: no such option; did you mean RN101_448",
+            ("image_paths=a.jpg", "preset=RN101_44"),
+            "error: preset=RN101_44: no such option; did you mean RN101_448",
         ),
         (
-            ("image_paths=a.jpg", "extractor=RN101"),
-            "error: extractor=RN101 describes 49 x 2048 grid features, model_name=",
+            ("image_paths=a.jpg", "preset=RN101"),
+            "error: preset=RN101 describes 49 x 2048 grid features, model_name=",
         ),
         (("image_paths=a.jpg", "resolution=100"), "error: resolution=100: expected a multiple of 16 pixels"),
         (("image_paths=a.jpg", "shard=0/8"), "error: shard=0/8: expected i/n"),
@@ -123,49 +135,67 @@ def options() -> list[tuple[str, str]]:
     """(group, option) as Hydra finds them in configs/, so that a new file cannot be missed."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        groups = [group for group in loader.get_group_options("", ObjectType.GROUP) if (CONFIGS / group).is_dir()]
-        folders = [
-            *groups,
-            *(f"{g}/{below}" for g in groups for below in loader.get_group_options(g, ObjectType.GROUP)),
-        ]
-        found = [
-            (folder, option) for folder in folders for option in loader.get_group_options(folder, ObjectType.CONFIG)
-        ]
-    paths = [(*folder.split("/"), option) for folder, option in found if not folder.startswith("hydra")]
-    return [(group, "/".join(below)) for group, *below in paths]
+
+        def below(folder: str) -> list[str]:
+            deeper = [f"{name}/" for name in loader.get_group_options(folder, ObjectType.GROUP)]
+            names = [name + option for name in deeper for option in below(f"{folder}/{name}".rstrip("/"))]
+            return [*loader.get_group_options(folder, ObjectType.CONFIG), *names]
+
+        return [(group, option) for group in GROUPS for option in below(folder_of(group))]
 
 
-def job(name: str, *overrides: str) -> Any:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose(name, overrides=list(overrides))
+def folder_of(group: str) -> str:
+    return group.partition("@")[0]
 
 
-def test_the_options_are_the_files() -> None:
-    groups = [path for path in CONFIGS.iterdir() if path.is_dir() and path.name != "hydra"]
-    files = {(group.name, option) for group in groups for option in option_names(group)}
-    assert set(options()) == files
-    assert {("feature_type", "clip"), ("on_extraction", "print")} <= files
+def test_every_file_is_a_job_an_option_or_shared() -> None:
+    files = {path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.rglob("*.yaml")}
+    defaults = [default for job in JOBS for default in defaults_of(job)]
+    shared = {default for default in defaults if isinstance(default, str)} - {"_self_"}
+    found = {f"{folder_of(group)}/{option}" for group, option in options()}
+    assert files == {*JOBS, *shared, *found, "hydra/job_logging/plain"}
+    assert found == {f"{folder_of(g)}/{option}" for g in GROUPS for option in option_names(CONFIGS / folder_of(g))}
+    assert {"shared/feature_type/clip", "extract/preset/ViT-B/32_448"} <= found
 
 
-def job_with(group: str) -> str:
-    """The first job (extract before the others) whose defaults name that group."""
-    for path in sorted(CONFIGS.glob("*.yaml"), key=lambda path: (path.stem != "extract", path.stem)):
-        defaults = yaml.safe_load(path.read_text(encoding="utf-8"))["defaults"]
-        if any(isinstance(default, dict) and group in default for default in defaults):
-            return path.stem
-    raise AssertionError(f"no job uses configs/{group}")
+def defaults_of(name: str) -> list[str | dict[str, Any]]:
+    return yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")).get("defaults", [])
+
+
+def test_a_key_is_the_name_of_one_folder() -> None:
+    for group, (key, _) in GROUPS.items():
+        folder, _, place = group.partition("@")
+        assert (CONFIGS / folder).is_dir()
+        assert place in ("", key)
+    assert len({key for key, _ in GROUPS.values()}) == len(GROUPS)
 
 
 @pytest.mark.parametrize(("group", "option"), options())
 def test_every_option_composes_and_names_what_there_is(group: str, option: str, tiny: Path) -> None:
-    given = f"[{option}]" if group in LISTS else f"'{option}'"
-    config = job(job_with(group), f"{group}={given}", f"model_name={tiny}" if group in JOB_GROUPS else "seed=0")
-    nodes = [config] if group in WHOLE_RUNS else [config[group]]
-    targets = [node["_target_"] for node in walk(OmegaConf.to_container(nodes[0], resolve=False)) if "_target_" in node]
+    key, job = GROUPS[group]
+    given = f"{key}=[{option}]" if key in LISTS else f"{key}={option}"
+    config = composed(job, given, f"model_name={tiny}" if job in OF_MODELS else "seed=0")
+    node = config[key] if "@" in group else config  # without a place of its own: keys of the whole config
+    targets = [node["_target_"] for node in walk(OmegaConf.to_container(node, resolve=False)) if "_target_" in node]
     assert targets
     for target in targets:
         assert callable(get_object(target)), target
         assert target.partition(".")[0] in ROOMS, target
+
+
+@pytest.mark.parametrize(("group", "option"), [(g, option) for g, option in options() if "@" not in g])
+def test_what_an_overlay_sets_can_be_given_on_the_command_line(group: str, option: str) -> None:
+    """Its keys, and the groups in which it chooses."""
+    keys, groups = known_keys(GROUPS[group][1])
+    name = f"{folder_of(group)}/{option}"
+    text = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")
+    assert text.startswith("# @package _global_\n")
+    content = yaml.safe_load(text) or {}
+    assert content.keys() - {"defaults"} <= keys
+    chosen = [default for default in content.get("defaults", []) if isinstance(default, dict)]
+    assert {key.removeprefix("override ").removeprefix("/") for default in chosen for key in default} <= {
+        *groups.values()
+    }
 
 
 def walk(node: Any) -> Iterator[dict[str, Any]]:
@@ -176,15 +206,16 @@ def walk(node: Any) -> Iterator[dict[str, Any]]:
         yield from walk(child)
 
 
-@pytest.mark.parametrize(("group", "option"), [pair for pair in options() if pair[0] in JOB_GROUPS[:2]])
+@pytest.mark.parametrize(("group", "option"), [pair for pair in options() if pair[0].endswith(BUILT)])
 def test_every_option_of_extraction_builds(group: str, option: str, tiny: Path, tmp_path: Path) -> None:
-    given = f"[{option}]" if group == "on_extraction" else option
+    key, _ = GROUPS[group]
     weights = [f"model_name={tiny}"]
     if option == "open_clip":
         weights = [f"model_name=local-dir:{write_open_clip_model(tmp_path / 'model')}"]
-    config = job("extract", f"{group}={given}", *weights, "device=cpu", f"output_path={tmp_path}")
-    built = instantiate(config[group], _convert_="all")
-    assert load(built).feature_type == option if group == "feature_type" else built
+    given = f"{key}=[{option}]" if key in LISTS else f"{key}={option}"
+    config = composed("extract", given, *weights, "device=cpu", f"output_path={tmp_path}")
+    built = instantiate(config[key], _convert_="all")
+    assert load(built).feature_type == option if key == "feature_type" else built
 
 
 def test_images_and_texts_in_one_run(run: Run, tmp_path: Path) -> None:
@@ -263,10 +294,13 @@ def test_every_bad_image_is_listed_with_a_reason_and_nothing_else_is_lost(run: R
     assert len(list((tmp_path / "output" / "clip" / "tiny").glob("*_meta.json"))) == 21
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+@pytest.mark.parametrize("name", JOBS)
 def test_every_job_composes_and_stays_where_it_was_started(name: str) -> None:
-    config = job(name)
-    assert callable(get_object(config.job._target_))
+    assert callable(get_object(composed(name).job._target_))
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         hydra = compose(name, return_hydra_config=True).hydra
+        given = compose(name, prepare(["hydra.run.dir=x", "hydra/job_logging=none"]), return_hydra_config=True).hydra
     assert (hydra.run.dir, hydra.output_subdir) == (".", None)
+    choices = hydra.runtime.choices
+    assert (choices["hydra/job_logging"], choices["hydra/hydra_logging"]) == ("plain", "none")
+    assert (given.run.dir, given.runtime.choices["hydra/job_logging"]) == ("x", "none")

@@ -156,7 +156,7 @@ def test_commands_run(block, folder, monkeypatch, capfd, request):
         converts = "convert" in words
         if not converts:
             shutil.rmtree("output", ignore_errors=True)
-        checkpoint = request.getfixturevalue("full_size" if "extractor=" in " ".join(words) else "tiny_checkpoint")
+        checkpoint = request.getfixturevalue("full_size" if "preset=" in " ".join(words) else "tiny_checkpoint")
         arguments = words[2:] if "--config-name" in words else with_weights(words[2:], checkpoint)
         assert run_here(arguments, monkeypatch) == 0
         if "caption" in words:

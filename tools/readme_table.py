@@ -9,39 +9,44 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from utils.command_line import option_names  # noqa: E402
+from utils.command_line import option_names, short_name  # noqa: E402
 
 README = ROOT / "README.md"
 CONFIGS = ROOT / "configs"
 BEGIN = "<!-- arguments: made by tools/readme_table.py -->"
 END = "<!-- end of arguments -->"
 _KEY = re.compile(r"(?P<key>\w+): (?P<default>\S.*?)(?:  # (?P<meaning>.*))?")
+Rows = dict[str, tuple[str, str]]  # key: default, meaning
 
 
 def table() -> str:
     """A row for each key: groups first (their options are the files of the group's folder), then the plain keys."""
-    text = (CONFIGS / "extract.yaml").read_text(encoding="utf-8")
-    rows = [*_group_rows(yaml.safe_load(text)["defaults"]), *_key_rows(text)]
+    groups, keys = _rows("extract")
     lines = ["| key | default | meaning |", "|---|---|---|"]
-    return "\n".join(lines + [f"| `{key}` | `{default}` | {meaning} |" for key, default, meaning in rows])
+    rows = groups | {key: row for key, row in keys.items() if key not in groups}
+    return "\n".join(lines + [f"| `{key}` | `{default}` | {meaning} |" for key, (default, meaning) in rows.items()])
 
 
-def _group_rows(defaults: list[dict | str]) -> list[tuple[str, str, str]]:
-    groups = {group: chosen for default in defaults if isinstance(default, dict) for group, chosen in default.items()}
-    rows = []
-    for group, chosen in groups.items():
-        if group.startswith("override "):
-            continue
-        options = ", ".join(f"`{option}`" for option in option_names(CONFIGS / group))
-        several = isinstance(chosen, list)
-        meaning = f"one or a list of {options}" if several else f"one of {options}"
-        rows.append((group, ", ".join(chosen) if several else chosen or "null", meaning))
-    return rows
+def _rows(name: str) -> tuple[Rows, Rows]:
+    """Groups and plain keys of a file, and before them those of the files that its defaults list takes in whole."""
+    text = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")
+    groups, keys = {}, {}
+    for default in yaml.safe_load(text).get("defaults", []):
+        if isinstance(default, dict):
+            groups |= {short_name(g): _group(g, chosen) for g, chosen in default.items() if " " not in g}
+        elif default != "_self_":
+            more_groups, more_keys = _rows(default)
+            groups, keys = groups | more_groups, keys | more_keys
+    matches = [match for line in text.splitlines() if (match := _KEY.fullmatch(line))]
+    return groups, keys | {m["key"]: (m["default"], (m["meaning"] or "").replace("|", "\\|")) for m in matches}
 
 
-def _key_rows(text: str) -> list[tuple[str, str, str]]:
-    matches = [_KEY.fullmatch(line) for line in text.splitlines()]
-    return [(m["key"], m["default"], (m["meaning"] or "").replace("|", "\\|")) for m in matches if m]
+def _group(group: str, chosen: str | list[str] | None) -> tuple[str, str]:
+    folder = group.removeprefix("/").partition("@")[0]
+    options = ", ".join(f"`{option}`" for option in option_names(CONFIGS / folder))
+    if isinstance(chosen, list):
+        return ", ".join(chosen), f"one or a list of {options}"
+    return chosen or "null", f"one of {options}"
 
 
 def with_table(readme: str) -> str:

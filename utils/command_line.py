@@ -3,6 +3,9 @@
 Hydra's grammar gives meaning to `=`, `,`, quotes, brackets and outer spaces, which file names and texts may well hold.
 A value (or an element of a list) that names an existing file is taken as that file; a value that Hydra cannot read is
 read as YAML, which is what video_features does.
+
+Options lie in folders below the job that reads them; users type the folder's name (`on_extraction=print`), Hydra wants
+to know where it lies and where in the config it goes (`extract/on_extraction@on_extraction=print`).
 """
 
 import re
@@ -22,29 +25,60 @@ _NAMES_FILES = (  # beside keys that end in _path(s), _dir
     *("model_name", "pretrained", "file_with_texts", "annotations", "image_folder", "caption_model", "start_from"),
     *("predictions", "references", "finecapeval", "score_model"),
 )
-_OVERRIDE = re.compile(r"(?P<sign>[+~]*)(?P<key>[\w./@:-]+)=(?P<value>.*)", re.DOTALL)
+_OVERRIDE = re.compile(r"(?P<sign>[+~]*)(?P<key>[\w./@:-]+)(?P<value>=.*)?", re.DOTALL)
 
 
 def prepare(arguments: Sequence[str]) -> list[str]:
     """The arguments for Hydra. UserError for a key, option or job that does not exist, naming the nearest."""
-    job = _job_name(arguments)
-    keys, groups = _known_keys(job), _groups()
+    keys, groups = known_keys(_job_name(arguments))
     many_runs = not {"-m", "--multirun"}.isdisjoint(arguments)
     return [_prepare_one(argument, keys, groups, many_runs) for argument in arguments]
 
 
-def _prepare_one(argument: str, keys: set[str], groups: dict[str, list[str]], many_runs: bool) -> str:
+def known_keys(job: str) -> tuple[set[str], dict[str, str]]:
+    """A job's keys as users type them, and Hydra's names of those that are groups.
+
+    Read off the job's file, and off those that its defaults list takes in whole (`shared/model`).
+    """
+    config = yaml.safe_load((CONFIGS / f"{job}.yaml").read_text(encoding="utf-8"))
+    keys, groups = set(config) - {"defaults", "job", "hydra"}, {}
+    for default in config.get("defaults", []):
+        if isinstance(default, dict):
+            own = [group.removeprefix("/") for group in default if not group.startswith("override ")]
+            groups |= {short_name(group): group for group in own}
+        elif default != "_self_":
+            more_keys, more_groups = known_keys(default)
+            keys, groups = keys | more_keys, groups | more_groups
+    return keys | set(groups), groups
+
+
+def short_name(group: str) -> str:
+    """`extract/on_extraction@on_extraction` -> `on_extraction`."""
+    return group.partition("@")[0].rpartition("/")[2]
+
+
+def _prepare_one(argument: str, keys: set[str], groups: dict[str, str], many_runs: bool) -> str:
     match = _OVERRIDE.fullmatch(argument)
-    if match is None or (argument.startswith("-") and not match["sign"]):
+    if match is None or (match["value"] is None and "~" not in match["sign"]) or argument.startswith("-"):
         _check_flag(argument, keys)
         return argument
     sign, key, value = match["sign"], match["key"], match["value"]
+    group = groups.get(short_name(key), "")
+    if key not in (short_name(group), group.partition("@")[0], group):
+        group = ""
     name = re.split(r"[.@/:]", key)[0]
-    if name not in keys and not sign and name != "hydra":
+    if name not in keys and not group and not sign and name != "hydra":
         raise UserError(f"{key}: no such key; {did_you_mean(name, keys)}Keys: {', '.join(sorted(keys))}")
-    if key in groups:
-        _check_options(key, value, groups[key])
-        return f"{key}='{value}'" if value in ("true", "false") else argument  # options are names, not truth values
+    if value is None:  # ~experiment
+        return f"{sign}{group or key}"
+    value = value[1:]
+    if group:
+        _check_options(key, value, option_names(CONFIGS / group.partition("@")[0]))
+        if value == "null" and not sign:
+            return f"~{group}"
+        if value in ("true", "false"):  # options are names, not truth values
+            value = f"'{value}'"
+        return f"{sign}{group}={value}"
     return f"{sign}{key}={_value_for_hydra(argument, key, value, many_runs)}"
 
 
@@ -58,20 +92,6 @@ def _job_name(arguments: Sequence[str]) -> str:
                 raise UserError(f"--config-name {job}: no such job; {did_you_mean(job, jobs)}Jobs: {', '.join(jobs)}")
             return job
     return DEFAULT_JOB
-
-
-def _known_keys(job: str) -> set[str]:
-    config = yaml.safe_load((CONFIGS / f"{job}.yaml").read_text(encoding="utf-8"))
-    groups = {
-        name.split("/")[0] for default in config.get("defaults", []) if isinstance(default, dict) for name in default
-    }
-    return {key for key in {*config, *groups} if not key.startswith("override ")} - {"defaults", "job", "hydra"}
-
-
-def _groups() -> dict[str, list[str]]:
-    """Config groups and their options, from the folders of configs/."""
-    folders = [path for path in CONFIGS.iterdir() if path.is_dir() and path.name != "hydra"]
-    return {folder.name: option_names(folder) for folder in folders}
 
 
 def option_names(group: Path) -> list[str]:

@@ -19,12 +19,13 @@ from models.clip.description import WithoutInitialWeights
 from models.clip.hub_towers import TimmTower
 from models.clip.mixer import VisionMixer
 from models.clip.model import ARCHITECTURES, CLIP
+from tests.helpers.configs import composed
 from tests.helpers.shared_data import ROOT
 from tests.helpers.tiny_clip import TINY, TINY_RESNET, tiny_model
 from utils.errors import UserError
 
 CPU = torch.device("cpu")
-PRESETS = ROOT / "configs" / "extractor"
+PRESETS = ROOT / "configs" / "extract" / "preset"
 PRESET_FILES = sorted(PRESETS.rglob("*.yaml"))
 BOTH = ("global", "grid")
 
@@ -191,7 +192,8 @@ def test_a_batch_too_large_for_the_memory_is_halved(model: CLIP, limit: int, mon
 
 
 def preset_of(path: Path) -> Any:
-    return OmegaConf.to_container(OmegaConf.load(path))
+    name = path.relative_to(PRESETS).with_suffix("").as_posix()
+    return OmegaConf.to_container(composed("extract", f"preset={name}"))
 
 
 def test_a_preset_is_named_as_it_is_asked_for() -> None:
@@ -222,7 +224,7 @@ def test_a_preset_promises_the_shapes_of_its_model(path: Path) -> None:
 
 def test_a_model_that_contradicts_its_preset_is_refused() -> None:
     preset = {"name": "RN101_448", "grid": [49, 2048], "global": 512}
-    message = r"extractor=RN101_448 describes 49 x 2048 grid .* model_name=ViT-B/16 gives 196 x 768: drop one of"
+    message = r"preset=RN101_448 describes 49 x 2048 grid .* model_name=ViT-B/16 gives 196 x 768: drop one of"
     with pytest.raises(UserError, match=message):
         check_preset(preset, model_name="ViT-B/16", grid_shape=(196, 768), global_dim=512)
     with pytest.raises(UserError, match=r"describes global features of 512 numbers, model_name=RN50 gives 1024"):

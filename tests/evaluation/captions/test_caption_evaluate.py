@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from PIL import Image
 
@@ -21,6 +20,7 @@ from evaluation.captions.finecapeval import FineCapEval
 from evaluation.captions.score import language_metrics, score_captions
 from evaluation.result import Result
 from models.load import ModelChoice
+from tests.helpers.configs import composed
 from tests.helpers.shared_data import ROOT, SHARED
 from utils.command_line import CONFIGS
 from utils.errors import UserError
@@ -173,16 +173,14 @@ def test_mistakes_are_named(arguments: dict[str, Any], message: str, folder: Pat
     assert not (folder / "out").exists()
 
 
-OPTIONS = sorted(path.stem for path in (CONFIGS / "caption_metric").glob("*.yaml"))
+OPTIONS = sorted(path.stem for path in (CONFIGS / "caption_evaluate/caption_metric").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_metric_builds_from_its_file(option: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(java_metrics, "missing", lambda name: None)
     (folder / "fine.csv").write_text(FINE, encoding="utf-8")
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        given = [f"caption_metric=[{option}]", f"finecapeval={folder / 'fine.csv'}"]
-        config = compose("caption_evaluate", overrides=given)
+    config = composed("caption_evaluate", f"caption_metric=[{option}]", f"finecapeval={folder / 'fine.csv'}")
     built = instantiate(config.job.caption_metric, _convert_="all")
     assert list(built) == [option]
     assert callable(built[option])

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from hydra.utils import call
 
@@ -25,9 +24,9 @@ from models.captioner.options import Decoding
 from models.load import ModelChoice
 from store.caption_forms import PrintCaptions, SaveCaptions, web_vtt
 from store.provenance import file_sha256
+from tests.helpers.configs import composed
 from tests.helpers.shared_data import ROOT
 from tests.helpers.tiny_clip import TINY_RESNET, tiny_model
-from utils.command_line import CONFIGS, prepare
 from utils.errors import UserError, user_error_in
 from utils.types import Features, Item
 
@@ -205,8 +204,7 @@ def test_hours_of_subtitles_go_on_behind_a_day() -> None:
 
 
 def test_no_handler_is_answered_in_one_line() -> None:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose("caption", prepare(["--config-name", "caption", f"image_paths={PHOTO}", "on_caption=[]"])[2:])
+    config = composed("caption", f"image_paths={PHOTO}", "on_caption=[]")
     with pytest.raises(InstantiationException) as caught:
         call(config.job, _convert_="all")
     assert "on_caption=[]" in str(user_error_in(caught.value))

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models.clip.extract_clip import ExtractCLIP
 from PIL import Image
 
 from models import clip
+from models.clip import ExtractCLIP
 from tests.helpers.golden import GOLDEN, golden_image, golden_numbers, unpack_checkpoint
 
 TOLERANCE = 1e-4  # of an array's largest value

@@ -3,25 +3,22 @@
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.utils import call
 
 from models.captioner.checkpoint import load_captioner
-from utils.command_line import CONFIGS, prepare
+from tests.helpers.configs import composed
 
 SCENES = ("caption_data.seed=0", "caption_data.resolution=64")
 
 
 def run(job: str, *overrides: str) -> int:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose(job, overrides=list(overrides))
-    return call(config.job, _convert_="all")
+    return call(composed(job, *overrides).job, _convert_="all")
 
 
 @pytest.fixture(scope="module")
 def mle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mle")
-    assert run("caption_train", "caption_experiment=mle_smoke", *SCENES, f"output_path={folder}") == 0
+    assert run("caption_train", "caption_experiment=[mle,smoke]", *SCENES, f"output_path={folder}") == 0
     return folder / "last.pt"
 
 
@@ -36,7 +33,7 @@ def grammar(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", ["cider", "clips", "cider_clips", "clips_grammar"])
 def test_rewards(name: str, mle: Path, grammar: Path, tmp_path: Path) -> None:
     given = (f"start_from={mle}", f"grammar_path={grammar}", f"output_path={tmp_path}")
-    assert run("caption_train", f"caption_experiment={name}_smoke", *SCENES, *given) == 0
+    assert run("caption_train", f"caption_experiment=[{name},smoke]", *SCENES, *given) == 0
     before, after = load_captioner(mle), load_captioner(tmp_path / "captioner.pt")
     assert before.vocabulary.words == after.vocabulary.words
     changed = [
@@ -48,8 +45,7 @@ def test_rewards(name: str, mle: Path, grammar: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["mle", "cider", "clips", "cider_clips", "clips_grammar"])
 def test_the_papers_sizes(name: str) -> None:
     """Batches, epochs and weights of the released configurations."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose("caption_train", overrides=[f"caption_experiment={name}"])
+    config = composed("caption_train", f"caption_experiment={name}")
     sizes = (config.captioner.width, config.captioner.layers, config.captioner.hidden)
     assert sizes == (512, 6, 2048)
     assert (config.epochs, config.batch_size) == {"mle": (15, 200), "cider": (25, 200)}.get(name, (25, 160))
@@ -63,12 +59,9 @@ def test_the_papers_sizes(name: str) -> None:
 
 
 def test_upstream_compat() -> None:
-    job = ("--config-name", "caption_train")
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        own, upstream = (
-            compose("caption_train", overrides=prepare([*job, f"upstream_compat={value}", "reward=ref_clips"])[2:])
-            for value in ("false", "true")
-        )
+    own, upstream = (
+        composed("caption_train", f"upstream_compat={value}", "reward=ref_clips") for value in ("false", "true")
+    )
     found = [
         (
             config.captioner.layer_norm,

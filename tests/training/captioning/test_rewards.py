@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from evaluation.captions.cider import CiderD, DocumentFrequency
@@ -11,6 +10,7 @@ from models.clip.hub_towers import DistilBertTower
 from models.clip.model import CLIP
 from models.clip.weights import find_weights, load_model
 from pairs.loading import Loading
+from tests.helpers.configs import composed
 from tests.helpers.tiny_clip import tiny_model
 from tests.helpers.toy_captions import Says, toy_data
 from training.captioning import reward_text, rewards
@@ -193,12 +193,11 @@ WEIGHTS = {
 
 
 def test_every_option_of_the_group_has_the_weights_of_the_released_code(monkeypatch):
-    assert {path.stem for path in (CONFIGS / "reward").glob("*.yaml")} == set(WEIGHTS)
+    assert {path.stem for path in (CONFIGS / "caption_train/reward").glob("*.yaml")} == set(WEIGHTS)
     monkeypatch.setattr(rewards, "load_head", lambda path: (torch.nn.Linear(64, 2), "A photo depicts "))
     monkeypatch.setattr(rewards, "frozen_text", lambda model_name, prefix: FakeText())
     for name, weights in WEIGHTS.items():
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = compose("caption_train", [f"reward={name}", "grammar_path=grammar.pt"])
+        config = composed("caption_train", f"reward={name}", "grammar_path=grammar.pt")
         assert instantiate(config.reward, _convert_="all").weights == weights
 
 

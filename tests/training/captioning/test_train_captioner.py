@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import call
 
 from models.captioner import Decoding, load_captioner
 from pairs.loading import Loading
+from tests.helpers.configs import composed
 from tests.helpers.toy_captions import COLOURS, FEATURES, SHAPES, Says, toy_captioner, toy_data, toy_plan
 from tests.training.test_train_clip import assert_same, log, state, stop_after
 from training.captioning.mle import Likelihood
@@ -22,7 +22,7 @@ from training.captioning.rewards import RewardSum
 from training.captioning.scst import SelfCritical
 from training.captioning.train_captioner import as_noted, check_embeddings, train, with_weights
 from training.checkpoint import load
-from utils.command_line import CONFIGS, prepare
+from utils.command_line import CONFIGS
 from utils.errors import UserError
 
 
@@ -185,9 +185,7 @@ def test_embeddings_of_another_model_are_refused():
 
 
 def run(job: str, *given: str) -> int:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose(job, prepare(["--config-name", job, "device=cpu", *given])[2:])
-        return call(config.job, _convert_="all")
+    return call(composed(job, "device=cpu", *given).job, _convert_="all")
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +201,7 @@ def scenes(tmp_path_factory) -> tuple[Path, list[str]]:
     return folder, data
 
 
-REWARDS = sorted(path.stem for path in (CONFIGS / "reward").glob("*.yaml"))
+REWARDS = sorted(path.stem for path in (CONFIGS / "caption_train/reward").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("reward", REWARDS)
@@ -222,9 +220,8 @@ def test_every_reward_runs_from_the_command_line(scenes, reward):
 
 
 def test_phases_have_their_own_defaults():
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        first, second = (compose("caption_train", [f"caption_phase={phase}"]) for phase in ("mle", "scst"))
-        given = compose("caption_train", ["caption_phase=scst", "optimizer.lr=1e-4", "epochs=3"])
+    first, second = (composed("caption_train", f"caption_phase={phase}") for phase in ("mle", "scst"))
+    given = composed("caption_train", "caption_phase=scst", "optimizer.lr=1e-4", "epochs=3")
     assert first.schedule._target_.endswith("Noam")
     assert second.schedule._target_.endswith("Constant")
     assert (second.optimizer.lr, list(second.optimizer.betas), second.max_norm) == (5e-6, [0.9, 0.999], 0.1)
@@ -233,13 +230,11 @@ def test_phases_have_their_own_defaults():
 
 
 def test_upstream_compat_lets_samples_and_greedy_captions_say_unk():
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        ours, theirs = (
-            compose("caption_train", ["caption_phase=scst", f"upstream_compat='{compat}'"])
-            for compat in ("false", "true")
-        )
-        assert (ours.job.objective.upstream_compat, theirs.job.objective.upstream_compat) == (False, True)
-        assert theirs.job.decoding.upstream_compat
+    ours, theirs = (
+        composed("caption_train", "caption_phase=scst", f"upstream_compat={compat}") for compat in ("false", "true")
+    )
+    assert (ours.job.objective.upstream_compat, theirs.job.objective.upstream_compat) == (False, True)
+    assert theirs.job.decoding.upstream_compat
 
 
 TWO_PROCESSES = """

@@ -3,21 +3,19 @@
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from hydra.utils import call
 
-from utils.command_line import CONFIGS, prepare
+from tests.helpers.configs import composed
 from utils.errors import UserError, user_error_in
 
-SCENES = ("caption_experiment=mle_smoke", "caption_data.count=6", "caption_data.validation_count=2")
+SCENES = ("caption_experiment=[mle,smoke]", "caption_data.count=6", "caption_data.validation_count=2")
 CSV = "image,caption\na.jpg,a cat\nb.jpg,a dog\n"
 
 
 def mistake(job: str, *given: str) -> str:
     """What the user reads."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose(job, prepare(["--config-name", job, *given])[2:])
+    config = composed(job, *given)
     with pytest.raises((UserError, InstantiationException)) as caught:
         call(config.job, _convert_="all")
     return str(user_error_in(caught.value))
