@@ -1,6 +1,6 @@
 """The model under test, as evaluations see it: pictures and texts in, features out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -20,10 +19,10 @@ from extraction.preprocess import Preprocess
 from models.clip.extract_clip import folder_name
 from models.clip.layouts import weights_file
 from models.clip.weights import find_weights, load_model
+from pairs.picture_folders import OpenImage
 from store.provenance import file_sha256
 from utils.errors import UserError, check_count
 
-OpenImage = Callable[[], Image.Image]
 _READERS = 2
 
 

@@ -1,14 +1,12 @@
 """The job behind `--config-name evaluate`: one model, several evaluations, one table."""
 
 import logging
-import shlex
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evaluation.report import Report
+from evaluation.report import Report, typed_command
 from evaluation.result import Evaluation
 from evaluation.subject import Subject
 from store.provenance import software
@@ -33,13 +31,8 @@ def evaluate(
         started = time.monotonic()
         results[name] = measure(model)
         seconds[name] = time.monotonic() - started
-    report = Report(model.facts, command(), software(), results, seconds)
+    report = Report(model.facts, typed_command(), software(), results, seconds)
     written = report.write(Path(output_path) / model.folder)
     print(report.table())
     logger.info("written: %s", ", ".join(map(str, written)))
     return 0
-
-
-def command() -> str:
-    """What was typed to start this program, quoted for a shell."""
-    return shlex.join(["python", *sys.orig_argv[1:]])

@@ -1,11 +1,11 @@
-"""Drawn scenes and what a CLIP model sees in them: a captioner's data without a download."""
+"""What a CLIP model sees in drawn scenes and photos: a captioner's data without a download."""
 
 import hashlib
 import io
-import random
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,53 +22,11 @@ from models.clip.vision import ModifiedResNet
 from models.clip.weights import load_model
 from pairs.augment import fit
 from pairs.picture_folders import as_picture
-from pairs.scenes.facts import Facts, Split, draw_facts, in_split
-from pairs.scenes.scenes import Scene, draw_scene
+from pairs.scenes.scenes import Scene, Scenes
 from store.atomic import atomic_write
-from store.plain_json import encode as encode_json
+from store.plain_json import encode
 from store.provenance import file_sha256
 from utils.errors import UserError, check_count
-
-_ATTEMPTS = 100_000
-
-
-@dataclass(frozen=True)
-class SceneSet:
-    """Scenes with up to `max_groups` groups of shapes; `unique` lets no two show the same facts."""
-
-    num: int
-    seed: int
-    split: Split
-    max_groups: int
-    size_px: int
-    unique: bool = False
-
-    def __post_init__(self) -> None:
-        check_count("seed", self.seed, least=0)
-        for key in ("max_groups", "size_px"):
-            check_count(key, getattr(self, key))
-
-    def draw(self) -> list[Scene]:
-        """UserError where there are not so many different ones."""
-        seen: set[Facts] = set()
-        scenes = []
-        for index in tqdm(range(self.num), desc=f"scenes to {self.split} on: drawing", unit="", leave=False, delay=2):
-            scene = draw_scene(random.Random(self._key(index, seen)), resolution=self.size_px)
-            if self.unique:
-                seen.add(scene.facts)
-            scenes.append(scene)
-        return scenes
-
-    def _key(self, index: int, seen: set[Facts]) -> str:
-        for attempt in range(_ATTEMPTS):
-            key = f"{self.seed}/{index}/{attempt}"
-            facts = draw_facts(random.Random(key))
-            if len(facts) <= self.max_groups and in_split(facts, self.split) and facts not in seen:
-                return key
-        raise UserError(
-            f"{self.num} different scenes of up to {self.max_groups} group(s): only {index} were found; "
-            "ask for fewer (caption_data.validation_count) or raise caption_data.max_groups"
-        )
 
 
 @dataclass(frozen=True)
@@ -79,70 +37,67 @@ class SceneFeatures:
     embeddings: Float32[np.ndarray, "b e"]
 
 
-def scene_features(
-    scenes: Sequence[Scene],
-    described: SceneSet,
-    *,
-    weights: Path,
-    resolution: int,
-    device: str,
-    batch_size: int = 64,
-    cache_path: Path | None = None,
-) -> SceneFeatures:
-    """Grids of the scenes enlarged to `resolution`, embeddings at the model's own; kept in folder `cache_path`."""
-    if cache_path is None:
-        return encode(scenes, load_model(weights), resolution, usable_device(device), batch_size)
-    facts = asdict(described) | {"resolution_px": resolution, "weights_sha256": file_sha256(weights)}
-    file = cache_path / f"scenes-{hashlib.sha256(encode_json(facts)).hexdigest()[:16]}.npz"
-    if file.is_file():
-        return _read(file)
-    features = encode(scenes, load_model(weights), resolution, usable_device(device), batch_size)
-    _write(file, features)
-    return features
+@dataclass(frozen=True)
+class FeatureMaker:
+    """Grids of pictures enlarged to `resolution`, embeddings at the model's own; scenes' are kept in `cache_path`."""
 
+    weights: Path
+    resolution: int
+    device: str
+    batch_size: int = 64
+    cache_path: Path | None = None
 
-def encode(
-    scenes: Sequence[Scene], model: CLIP, resolution: int, device: torch.device, batch_size: int
-) -> SceneFeatures:
-    return encode_pictures([as_picture(scene.image) for scene in scenes], model, resolution, device, batch_size)
+    def __post_init__(self) -> None:
+        check_count("resolution", self.resolution)
+        check_count("batch_size", self.batch_size)
 
+    @cached_property
+    def model(self) -> CLIP:
+        return load_model(self.weights).to(usable_device(self.device)).eval()
 
-@torch.inference_mode()
-def encode_pictures(
-    all_pictures: Sequence[UInt8[Tensor, "3 m m"]], model: CLIP, resolution: int, device: torch.device, batch_size: int
-) -> SceneFeatures:
-    """Pictures of one size, enlarged to `resolution` for the grids, to the model's own for the embeddings."""
-    check_count("resolution", resolution)
-    check_count("batch_size", batch_size)
-    model = model.to(device).eval()
-    own_resolution: int = model.visual.input_resolution  # pyright: ignore[reportAssignmentType]
-    grids, embeddings = [], []
-    starts = range(0, len(all_pictures), batch_size)
-    for start in tqdm(starts, desc="encoding pictures", unit=" batches", leave=False, delay=2):
-        pictures = torch.stack(list(all_pictures[start : start + batch_size]))
-        grids.append(_grid(model, _pixels(pictures, model, resolution, device)).half().cpu().numpy())
-        embedded = model.encode_image(_pixels(pictures, model, own_resolution, device)).float()
-        embeddings.append(F.normalize(embedded, dim=1).cpu().numpy())
-    return SceneFeatures(np.concatenate(grids), np.concatenate(embeddings))
+    def of_scenes(self, scenes: Scenes, drawn: Sequence[Scene]) -> SceneFeatures:
+        """`drawn` are those of `scenes`."""
+        pictures = [as_picture(scene.image) for scene in drawn]
+        if self.cache_path is None:
+            return self.of_pictures(pictures)
+        file = self.cache_path / f"scenes-{hashlib.sha256(encode(self._facts(scenes))).hexdigest()[:16]}.npz"
+        if file.is_file():
+            return _read(file)
+        features = self.of_pictures(pictures)
+        buffer = io.BytesIO()
+        np.savez(buffer, grids=features.grids, embeddings=features.embeddings)
+        with atomic_write(file) as out:
+            out.write(buffer.getbuffer())
+        return features
 
+    def _facts(self, scenes: Scenes) -> dict[str, object]:
+        keys = ("num", "seed", "split", "max_groups", "size_px", "unique")
+        facts = {key: getattr(scenes, key) for key in keys}
+        return facts | {"resolution_px": self.resolution, "weights_sha256": file_sha256(self.weights)}
 
-def _pixels(pictures: UInt8[Tensor, "b 3 m m"], model: CLIP, resolution: int, device: torch.device) -> Tensor:
-    pixels = fit(pictures, resolution, "squash").to(device)
-    return normalize(pixels, model.visual.mean, model.visual.std)  # pyright: ignore[reportArgumentType]
+    @torch.inference_mode()
+    def of_pictures(self, pictures: Sequence[UInt8[Tensor, "3 m m"]]) -> SceneFeatures:
+        """Of pictures of one size."""
+        own_resolution: int = self.model.visual.input_resolution  # pyright: ignore[reportAssignmentType]
+        grids, embeddings = [], []
+        starts = range(0, len(pictures), self.batch_size)
+        for start in tqdm(starts, desc="encoding pictures", unit=" batches", leave=False, delay=2):
+            batch = torch.stack(list(pictures[start : start + self.batch_size]))
+            grids.append(self._grid(self._pixels(batch, self.resolution)).half().cpu().numpy())
+            embedded = self.model.encode_image(self._pixels(batch, own_resolution)).float()
+            embeddings.append(F.normalize(embedded, dim=1).cpu().numpy())
+        return SceneFeatures(np.concatenate(grids), np.concatenate(embeddings))
 
+    def _pixels(self, pictures: UInt8[Tensor, "b 3 m m"], resolution: int) -> Tensor:
+        pixels = fit(pictures, resolution, "squash").to(self.model.logit_scale.device)
+        return normalize(pixels, self.model.visual.mean, self.model.visual.std)  # pyright: ignore[reportArgumentType]
 
-def _grid(model: CLIP, pixels: Float32[Tensor, "b 3 n n"]) -> Float32[Tensor, "b t c"]:
-    """The map before the attention pool; convolutions take any size, positions of a transformer's patches do not."""
-    if isinstance(model.visual, ModifiedResNet):
-        return model.visual.trunk(pixels).flatten(2).transpose(1, 2)
-    raise UserError(f"caption_data=scenes takes grids of a ResNet; {type(model.visual).__name__} gives none here")
-
-
-def _write(file: Path, features: SceneFeatures) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, grids=features.grids, embeddings=features.embeddings)
-    with atomic_write(file) as out:
-        out.write(buffer.getbuffer())
+    def _grid(self, pixels: Float32[Tensor, "b 3 n n"]) -> Float32[Tensor, "b t c"]:
+        """The map before the attention pool; convolutions take any size, positions of patches do not."""
+        visual = self.model.visual
+        if isinstance(visual, ModifiedResNet):
+            return visual.trunk(pixels).flatten(2).transpose(1, 2)
+        raise UserError(f"caption_data=scenes takes grids of a ResNet; {type(visual).__name__} gives none here")
 
 
 def _read(file: Path) -> SceneFeatures:
