@@ -15,8 +15,7 @@ from models.captioner.decoding import decode
 from models.captioner.model import Captioner
 from models.captioner.options import Decoding
 from models.captioner.vocabulary import Vocabulary
-from training.captioning.data import CaptionBatch, CaptionData
-from training.captioning.parts import parts
+from training.captioning.data import CaptionBatch, CaptionData, parts
 from training.captioning.rewards import RewardImages, RewardSum
 from training.compute import Compute
 from training.distributed import sum_of_all, world_size

@@ -12,9 +12,8 @@ from models.captioner.model import Captioner
 from models.captioner.options import Decoding
 from models.captioner.vocabulary import Vocabulary
 from pairs.loading import Loading
-from training.captioning.data import CaptionBatch, LabelledGrids
+from training.captioning.data import CaptionBatch, LabelledGrids, parts
 from training.captioning.mle import summed_loss
-from training.captioning.parts import parts
 from training.captioning.rewards import Reward, RewardImages
 from training.compute import Compute
 from training.distributed import from_all

@@ -8,8 +8,8 @@ import torch
 from models.captioner import Decoding, decode, load_captioner
 from pairs.loading import Loading
 from tests.helpers.toy_captions import FEATURES, fresh_captioner, toy_captioner, toy_data, toy_plan
+from training.captioning.data import parts
 from training.captioning.mle import Likelihood, summed_loss, word_losses
-from training.captioning.parts import parts
 from training.captioning.train_captioner import train
 from training.compute import Compute
 

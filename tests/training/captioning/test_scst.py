@@ -8,7 +8,7 @@ import torch
 from models.captioner import Captioner, Decoded, Decoding, Vocabulary, decode
 from pairs.loading import Loading
 from tests.helpers.toy_captions import Says, fresh_captioner, toy_data
-from training.captioning.parts import parts
+from training.captioning.data import parts
 from training.captioning.rewards import RewardSum
 from training.captioning.scst import SelfCritical, advantages, interleaved, policy_loss
 from training.compute import Compute
