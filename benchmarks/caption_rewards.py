@@ -26,10 +26,10 @@ from models.captioner.checkpoint import load_captioner
 from models.captioner.decoding import decode
 from models.captioner.options import Decoding
 from pairs.loading import Loading
+from pairs.scenes.scenes import Scenes
 from training.captioning.data import CaptionData
 from training.captioning.rewards import CiderReward, ClipSReward, GrammarReward, RefClipSReward, RewardImages
-from training.captioning.scene_features import SceneSet
-from training.captioning.sources import scenes
+from training.captioning.sources import scene_captions
 
 REPO = Path(__file__).resolve().parents[1]
 COUNT, RESOLUTION = 4000, 128
@@ -93,7 +93,7 @@ def captions_of(folder: Path, grids: torch.Tensor, decoding: Decoding) -> list[s
 def measure(runs: dict[str, Path], grammar: Path, data: CaptionData) -> tuple[dict, dict]:
     """(numbers, greedy captions) of every captioner on the held-out scenes; rewards are without their weights."""
     (whole,) = data.validation.in_order(Loading(len(data.validation)))
-    images = RewardImages.of(whole).repeat(SAMPLES)
+    images = RewardImages.of(whole, SAMPLES)
     rewards = {
         "cider": CiderReward(),
         "clips": ClipSReward(model_name="tiny"),
@@ -103,7 +103,7 @@ def measure(runs: dict[str, Path], grammar: Path, data: CaptionData) -> tuple[di
     }
     for reward in rewards.values():
         reward.prepare(data.train, torch.device("cpu"))
-    references = {k: [" ".join(words) for words in own] for k, own in enumerate(whole.references)}
+    references = dict(enumerate(whole.references))
     numbers, captions = {}, {}
     for name, folder in runs.items():
         drawn = captions_of(folder, whole.grids, Decoding("sample", samples_per_image=SAMPLES, suppress_unknown=False))
@@ -153,7 +153,8 @@ def rises(results: list[dict]) -> str:
 
 def sheet(captions: dict[str, list[str]], seed: int, number: int = 8) -> Image.Image:
     """Held-out scenes, one a row, with what every captioner says of them."""
-    drawn = SceneSet(200, seed + 1, "test", 1, 64, unique=True).draw()[:number]
+    scenes = Scenes(200, seed=seed + 1, split="test", unique=True, max_groups=1)
+    drawn = [scenes.scene(row) for row in range(number)]
     row_px, text_px, width_px = 132, 13, 1000
     image = Image.new("RGB", (width_px, number * row_px), "white")
     draw = ImageDraw.Draw(image)
@@ -179,7 +180,7 @@ def main() -> None:
     results = []
     for seed in options.seeds:
         runs = train_all(options.output, seed, options)
-        data = scenes(
+        data = scene_captions(
             count=COUNT, seed=seed, resolution=RESOLUTION, cache_path=str(options.output / "features"), device="cpu"
         )
         numbers, captions = measure(runs, options.output / f"seed{seed}" / "grammar" / "grammar.pt", data)

@@ -1,6 +1,8 @@
 """Results on disk: `results.json`, `results.md` with one table, a PNG for every plot. Every file is whole or absent."""
 
 import io
+import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +87,11 @@ def png(plot: Plot) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": ""})
     return buffer.getvalue()
+
+
+def typed_command() -> str:
+    """What was typed to start this program, quoted for a shell."""
+    return shlex.join(["python", *sys.orig_argv[1:]])
 
 
 def _write(path: Path, content: bytes) -> Path:

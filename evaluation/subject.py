@@ -1,6 +1,6 @@
 """The model under test, as evaluations see it: pictures and texts in, features out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor
 
 from extraction.encoder import Encoder
 from extraction.preprocess import Preprocess
 from models.load import ModelChoice, load
+from pairs.picture_folders import OpenImage
 from utils.errors import UserError, check_count
 from utils.progress_bar import progress_bar
 
-OpenImage = Callable[[], Image.Image]
 _READERS = 2
 
 

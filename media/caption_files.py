@@ -1,8 +1,12 @@
-"""Readers for files of captions: Karpathy's json and `image,caption,id` csv files."""
+"""Files of images with captions, read in one place: Karpathy's json and csv files with `image,caption`.
+
+An image's id is COCO's number or the csv's column `id`, else the stem of its file; csv files may have a column `split`.
+"""
 
 import csv
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,28 +30,37 @@ class CaptionedFile:
     """An image file and its captions."""
 
     files: tuple[str, ...]  # where it may lie below the folder of images, the likeliest first
-    id: str  # COCO's image id; for sets without (Flickr8k, Flickr30k) the file name's stem
-    number: int  # COCO's image id, else the file's own running number
+    id: str
+    number: int  # the id where it is a whole number, else a running one
     captions: tuple[Caption, ...]
-    split: str = ""  # "train", "restval", "val", "test"; "" in csv files, which have none
+    split: str = ""  # "train", "restval", "val", "test"; "" where the file tells none
 
     @property
     def texts(self) -> list[str]:
         return [caption.raw for caption in self.captions]
 
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.files[0]).stem
+
+
+def read_captions(path: str | Path, *, key: str) -> list[CaptionedFile]:
+    """Either format, told by the ending. UserErrors start with `key`, the option that `path` was given by."""
+    return (read_captions_csv if Path(path).suffix.lower() == ".csv" else read_karpathy)(path, key=key)
+
 
 def read_karpathy(path: str | Path, *, key: str) -> list[CaptionedFile]:
     """`{"images": [{filename, split, sentences: [{raw, tokens}], filepath, cocoid, imgid}]}`; the last three and
-    `tokens` may be absent. UserErrors start with `key`, the option that `path` was given by.
+    `tokens` may be absent.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"{key}={path}: expected Karpathy's json with a list `images` ({error!r})") from error
-    return karpathy_images(content, f"{key}={path}")
+    return karpathy_entries(content, f"{key}={path}")
 
 
-def karpathy_images(content: Any, where: str) -> list[CaptionedFile]:
+def karpathy_entries(content: Any, where: str) -> list[CaptionedFile]:
     """Of json that has been read; UserErrors start with `where`."""
     try:
         entries = content["images"]
@@ -55,10 +68,10 @@ def karpathy_images(content: Any, where: str) -> list[CaptionedFile]:
             raise TypeError(f"`images` is a {type(entries).__name__}")
     except (KeyError, TypeError) as error:
         raise UserError(f"{where}: expected Karpathy's json with a list `images` ({error!r})") from error
-    return [_karpathy_image(entry, index, where) for index, entry in enumerate(entries)]
+    return [_karpathy_entry(entry, index, where) for index, entry in enumerate(entries)]
 
 
-def _karpathy_image(entry: Any, index: int, where: str) -> CaptionedFile:
+def _karpathy_entry(entry: Any, index: int, where: str) -> CaptionedFile:
     missing = {"filename", "split", "sentences"} - set(entry if isinstance(entry, dict) else ())
     if missing:
         raise UserError(f"{where}: an image lacks {', '.join(sorted(missing))}: {str(entry)[:100]}")
@@ -76,33 +89,32 @@ def _karpathy_image(entry: Any, index: int, where: str) -> CaptionedFile:
         raise UserError(f"{where}: image {name} is not as in Karpathy's json ({error!r})") from error
 
 
-def read_captions_csv(path: str | Path, *, key: str, need_ids: bool = True) -> list[CaptionedFile]:
-    """`image,caption,id` below a header line, one row a caption; rows that name the same image are put together.
+def read_captions_csv(path: str | Path, *, key: str, need_numbers: bool = False) -> list[CaptionedFile]:
+    """`image,caption` below a header line, perhaps `id` and `split`; one row a caption.
 
-    `need_ids=False` ignores the ids, which may then be absent, and numbers the images. UserErrors start with `key`.
+    `need_numbers`: ids have to be there, and whole numbers. UserError for them and for an image with two ids.
     """
-    rows = csv_rows(Path(path), key, CSV_COLUMNS if need_ids else CSV_COLUMNS[:2])
+    images: dict[str, CaptionedFile] = {}
     captions: dict[str, list[Caption]] = {}
-    numbers: dict[str, int] = {}
-    for line, row in enumerate(rows, start=2):
-        name, number = row["image"], row["id"] if need_ids else str(numbers.get(row["image"], len(numbers)))
-        if not name or not row["caption"] or not (number and number.isascii() and number.isdigit()):
-            expected = "an image, a caption and a whole number as id" if need_ids else "an image and a caption"
-            raise UserError(f"{key}={path}, row {line}: expected {expected}, found {row}")
-        number = int(number)
-        if numbers.setdefault(name, number) != number:
-            raise UserError(f"{key}={path}, row {line}: {name} has id {number} here, {numbers[name]} further up")
+    for line, row in enumerate(_csv_rows(Path(path), key, CSV_COLUMNS[: 3 if need_numbers else 2]), start=2):
+        name, given, where = row["image"], row.get("id") or "", f"{key}={path}, row {line}"
+        is_number = given.isascii() and given.isdigit()
+        if not name or not row["caption"] or (need_numbers and not is_number):
+            expected = "an image, a caption and a whole number as id" if need_numbers else "an image and a caption"
+            raise UserError(f"{where}: expected {expected}, found {row}")
+        image_id, number = given or PurePosixPath(name).stem, int(given) if is_number else len(images)
+        image = images.setdefault(
+            name, CaptionedFile(_candidates(name), image_id, number, (), split=row.get("split") or "")
+        )
+        if image.id != image_id:
+            raise UserError(f"{where}: {name} has id {image_id} here, {image.id} further up")
         captions.setdefault(name, []).append(Caption(row["caption"]))
-    if not captions:
+    if not images:
         raise UserError(f"{key}={path}: no captions below the header")
-    return [
-        CaptionedFile(_candidates(name), PurePosixPath(name).stem, numbers[name], tuple(texts))
-        for name, texts in captions.items()
-    ]
+    return [replace(image, captions=tuple(captions[name])) for name, image in images.items()]
 
 
-def csv_rows(path: Path, key: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """The rows below a header line that has these columns, perhaps others. UserErrors start with `key`."""
+def _csv_rows(path: Path, key: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
     expected = f"expected a csv file with {','.join(CSV_COLUMNS)}"
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -114,6 +126,15 @@ def csv_rows(path: Path, key: str, columns: tuple[str, ...]) -> list[dict[str, s
     if missing:
         raise UserError(f"{key}={path}: {expected} in its header line; missing: {', '.join(missing)}")
     return rows
+
+
+def check_distinct(names: Iterable[str], where: str) -> None:
+    """UserError, which starts with `where`, if two images would be taken for one."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise UserError(f"{where}: the id {name} stands for several images; ids must differ")
+        seen.add(name)
 
 
 def _candidates(name: str) -> tuple[str, ...]:

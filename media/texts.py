@@ -1,4 +1,4 @@
-"""Texts in: from the command line, from a file with one a line, from Karpathy's json."""
+"""Texts in: from the command line, from a file with one a line, from files of images with captions."""
 
 import logging
 import os
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from media.caption_files import CaptionedFile, read_karpathy
+from media.caption_files import read_captions
 from media.naming import folded
 from utils.errors import MediaError, UserError
 from utils.types import Item
@@ -70,17 +70,13 @@ def _whole_file(path: Path) -> Item:
 
 
 def _sentences(path: Path) -> Iterator[Item]:
-    listed = read_karpathy(path, key="annotations")
+    listed = read_captions(path, key="annotations")
     silent = [image.id for image in listed if not image.captions]
     if silent:
         logger.warning("%s: %d images without sentences are left out: %s ...", path, len(silent), silent[0])
     for image in listed:
         if image.captions:
-            yield Item(path, image.id, _prepared(image))
-
-
-def _prepared(image: CaptionedFile) -> tuple[str, ...]:
-    return tuple(text.lower().strip().strip(".") for text in image.texts)
+            yield Item(path, image.id, tuple(text.lower().strip().strip(".") for text in image.texts))
 
 
 def _check_names(items: Sequence[Item]) -> None:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from extraction.preprocess import Resize
 from pairs.augment import Augment, fit
 from pairs.loading import Loading, generator_for, shared_out, whole_batches
-from pairs.picture_folders import Pictures
+from pairs.picture_folders import PictureList
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class View:
+class InputSize:
     """What the image tower takes: n x n pixels, made by cropping or by squashing."""
 
     resolution: int
@@ -39,12 +39,12 @@ class View:
 
 
 @runtime_checkable
-class Source(Protocol):
-    """What is trained on: rows in memory or on disk (`Pairs`, `Mixed`), or a stream (`shards.Stream`)."""
+class PairSource(Protocol):
+    """What is trained on: rows in memory or on disk (`Pairs`, `Mixed`), or a stream (`tar_shards.ShardStream`)."""
 
     def steps_per_epoch(self, loading: Loading) -> int: ...
 
-    def batches(self, view: View, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def batches(self, size: InputSize, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[Batch]:
         """This process' share of batches `start`, `start` + 1, ... of an epoch: the same whenever it is asked."""
         ...
 
@@ -57,7 +57,7 @@ class Source(Protocol):
 class Pairs:
     """Row k is picture `picture_of[k]` with one of `captions[k]`, drawn anew each time (the first for evaluation)."""
 
-    pictures: Pictures
+    pictures: PictureList
     picture_of: np.ndarray  # int64 (n,)
     captions: Sequence[Sequence[str]]
     ids: np.ndarray  # int64 (n,)
@@ -70,16 +70,16 @@ class Pairs:
         """Every row once, shuffled."""
         return torch.randperm(len(self), generator=generator)
 
-    def batch(self, rows: Int64[Tensor, " b"], view: View, generator: Generator | None = None) -> Batch:
+    def batch(self, rows: Int64[Tensor, " b"], size: InputSize, generator: Generator | None = None) -> Batch:
         """Augmented with a generator (training), the plain view of every row without one (evaluation)."""
         numbers: list[int] = rows.tolist()
         pictures = [self.pictures[int(self.picture_of[number])] for number in numbers]
         options = [self.captions[number] for number in numbers]
         if generator is None:
-            images = torch.cat([fit(picture.unsqueeze(0), view.resolution, view.resize) for picture in pictures])
+            images = torch.cat([fit(picture.unsqueeze(0), size.resolution, size.resize) for picture in pictures])
             chosen = [texts[0] for texts in options]
         else:
-            images = self.augment(pictures, view.resolution, view.resize, generator)
+            images = self.augment(pictures, size.resolution, size.resize, generator)
             draws = torch.rand(len(options), generator=generator).tolist()
             chosen = [texts[int(draw * len(texts))] for texts, draw in zip(options, draws, strict=True)]
         return Batch(images, chosen, torch.from_numpy(self.ids[rows.numpy()]))
@@ -91,8 +91,8 @@ class Pairs:
     def steps_per_epoch(self, loading: Loading) -> int:
         return whole_batches(len(self), loading)
 
-    def batches(self, view: View, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[Batch]:
-        return numbered_batches(self, view, loading, epoch=epoch, start=start)
+    def batches(self, size: InputSize, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[Batch]:
+        return numbered_batches(self, size, loading, epoch=epoch, start=start)
 
     def all_captions(self) -> Iterator[str]:
         return (caption for options in self.captions for caption in options)
@@ -121,14 +121,14 @@ class Mixed:
         rows = torch.cat(chosen)
         return rows[torch.randperm(len(rows), generator=generator)]
 
-    def batch(self, rows: Int64[Tensor, " b"], view: View, generator: Generator | None = None) -> Batch:
+    def batch(self, rows: Int64[Tensor, " b"], size: InputSize, generator: Generator | None = None) -> Batch:
         """Rows of the first part come first: losses and recalls do not mind the order."""
         batches, start = [], 0
         for i, part in enumerate(self.parts):
             own = rows[(rows >= start) & (rows < start + len(part))] - start
             start += len(part)
             if len(own):
-                batch = part.batch(own, view, generator)
+                batch = part.batch(own, size, generator)
                 batches.append(replace(batch, ids=batch.ids % (1 << 40) + (i << 40)))  # two sources never share one
         captions = [caption for batch in batches for caption in batch.captions]
         return Batch(torch.cat([b.images for b in batches]), captions, torch.cat([b.ids for b in batches]))
@@ -136,8 +136,8 @@ class Mixed:
     def steps_per_epoch(self, loading: Loading) -> int:
         return whole_batches(len(self), loading)
 
-    def batches(self, view: View, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[Batch]:
-        return numbered_batches(self, view, loading, epoch=epoch, start=start)
+    def batches(self, size: InputSize, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[Batch]:
+        return numbered_batches(self, size, loading, epoch=epoch, start=start)
 
     def all_captions(self) -> Iterator[str]:
         return (caption for part in self.parts for caption in part.all_captions())
@@ -146,17 +146,17 @@ class Mixed:
 Rows = Pairs | Mixed
 
 
-def numbered_batches(rows: Rows, view: View, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[Batch]:
+def numbered_batches(rows: Rows, size: InputSize, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[Batch]:
     """This process' share of batches `start`, `start` + 1, ... of an epoch, whatever was asked for before."""
     own = shared_out(rows.order(generator_for(loading.seed, epoch)), loading)[:, loading.rank]
-    return loading.iterate(_Numbered(rows, own, view, loading, epoch), range(start, len(own)))
+    return loading.iterate(_Numbered(rows, own, size, loading, epoch), range(start, len(own)))
 
 
 class _Numbered(Dataset):
     """Batch k of one epoch, drawn from a generator of its own: neither workers nor restarts change anything."""
 
-    def __init__(self, rows: Rows, order: Tensor, view: View, loading: Loading, epoch: int) -> None:
-        self._rows, self._order, self._view = rows, order, view  # order: (batches, rows of a batch)
+    def __init__(self, rows: Rows, order: Tensor, size: InputSize, loading: Loading, epoch: int) -> None:
+        self._rows, self._order, self._size = rows, order, size  # order: (batches, rows of a batch)
         self._loading, self._epoch = loading, epoch
 
     def __len__(self) -> int:
@@ -164,12 +164,12 @@ class _Numbered(Dataset):
 
     def __getitem__(self, number: int) -> Batch:
         generator = generator_for(self._loading.seed, self._epoch, number, self._loading.rank)
-        return self._rows.batch(self._order[number], self._view, generator)
+        return self._rows.batch(self._order[number], self._size, generator)
 
 
 @dataclass(frozen=True)
-class Splits:
+class PairSplits:
     """What is trained on, and the held-out parts by name."""
 
-    train: Source
+    train: PairSource
     validation: Mapping[str, Pairs]

@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from evaluation.subject import OpenImage
 from media.caption_files import CaptionedFile, read_captions_csv, read_karpathy
-from media.images import load_image
+from pairs.picture_folders import Folder, OpenImage
 from pairs.scenes.scenes import Scenes
-from utils.errors import UserError, check_count
+from utils.errors import UserError, check_count, given_path
 
 
 @dataclass(frozen=True)
@@ -28,30 +26,32 @@ class CaptionedImages:
             raise ValueError(f"{len(self.images)} images, {len(self.captions)} lists of captions, none may be empty")
 
 
-def karpathy(*, captions_path: str | None, image_folder: str | None, split: str | None = "test") -> CaptionedImages:
+def karpathy_images(
+    *, captions_path: str | None, image_folder: str | None, split: str | None = "test"
+) -> CaptionedImages:
     """Karpathy's json (`images`: filename, filepath, split, sentences: raw). `split=null` takes all images."""
-    path = _given(captions_path, "captions_path", "Karpathy's json")
+    path = given_path("captions_path", captions_path, "Karpathy's json")
     listed = read_karpathy(path, key="captions_path")
     chosen = [image for image in listed if split in (None, image.split)]
     if not chosen:
         splits = ", ".join(sorted({image.split for image in listed}))
         raise UserError(f"split={split}: no such images in {path}; its splits: {splits}")
-    return _from_files(path, _given(image_folder, "image_folder", "the images' folder"), chosen, split)
+    return _from_files(chosen, {"captions_path": str(path), "image_folder": image_folder, "split": split})
 
 
-def captions_csv(*, captions_path: str | None, image_folder: str | None) -> CaptionedImages:
-    """`image,caption,id` with a header line, one row a caption; rows that name the same image belong together."""
-    path = _given(captions_path, "captions_path", "a csv file with image,caption")
-    listed = read_captions_csv(path, key="captions_path", need_ids=False)
-    return _from_files(path, _given(image_folder, "image_folder", "the images' folder"), listed, None)
+def csv_images(*, captions_path: str | None, image_folder: str | None) -> CaptionedImages:
+    """`image,caption` with a header line, one row a caption; rows that name the same image belong together."""
+    path = given_path("captions_path", captions_path, "a csv file with image,caption")
+    listed = read_captions_csv(path, key="captions_path")
+    return _from_files(listed, {"captions_path": str(path), "image_folder": image_folder, "split": None})
 
 
-def scenes(
+def scene_images(
     *, num_scenes: int = 200, seed: int = 100, resolution: int = 64, split: str = "test", captions_per_image: int = 1
 ) -> CaptionedImages:
     """Drawn scenes with different facts. With the default `split`, no training scene shows the same combination."""
     check_count("captions_per_image", captions_per_image)
-    drawn = Scenes(num_scenes, seed=seed, resolution=resolution, split=split, unique=True)  # pyright: ignore[reportArgumentType]
+    drawn = Scenes(num_scenes, seed=seed, size_px=resolution, split=split, unique=True)  # pyright: ignore[reportArgumentType]
     return CaptionedImages(
         images=[partial(_scene_image, drawn, k) for k in range(num_scenes)],
         captions=[drawn.scene(k).captions[:captions_per_image] for k in range(num_scenes)],
@@ -63,22 +63,21 @@ def _scene_image(drawn: Scenes, index: int) -> Image.Image:
     return Image.fromarray(drawn.scene(index).image)
 
 
-def _given(path: str | None, key: str, expected: str) -> Path:
-    if not path:
-        raise UserError(f"{key}: expected {expected}")
-    return Path(path).expanduser()
-
-
-def _from_files(path: Path, folder: Path, listed: Sequence[CaptionedFile], split: str | None) -> CaptionedImages:
-    files = [next((folder / name for name in image.files if (folder / name).is_file()), None) for image in listed]
+def _from_files(listed: Sequence[CaptionedFile], data: dict[str, Any]) -> CaptionedImages:
+    folder = Folder(given_path("image_folder", data["image_folder"], "the images' folder"))
+    files = [folder.find(image.files) for image in listed]
     missing = [image.files[0] for image, file in zip(listed, files, strict=True) if file is None]
     if missing:
-        raise UserError(f"image_folder={folder}: {len(missing)} of {len(listed)} images are missing: {missing[0]} ...")
+        raise UserError(
+            f"image_folder={folder.root}: {len(missing)} of {len(listed)} images are missing: {missing[0]} ..."
+        )
     silent = [image.files[0] for image in listed if not image.captions]
     if silent:
-        raise UserError(f"captions_path={path}: {len(silent)} images have no captions: {silent[0]} ...")
+        raise UserError(
+            f"captions_path={data['captions_path']}: {len(silent)} images have no captions: {silent[0]} ..."
+        )
     return CaptionedImages(
-        images=[partial(load_image, file) for file in files if file],
+        images=[folder.opener(file) for file in files if file],
         captions=[image.texts for image in listed],
-        data={"captions_path": str(path), "image_folder": str(folder), "split": split},
+        data=data | {"image_folder": str(folder.root)},
     )

@@ -2,27 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
 
-from evaluation.clip.templates import read_lines
-from evaluation.subject import OpenImage
-from media.images import load_image
-from pairs.picture_folders import Folder
-from utils.errors import UserError
+from pairs.picture_folders import Folder, OpenImage
+from utils.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)
 class ClassImages:
-    """`images[k]` opens a picture of class `labels[k]`, which is called `class_names[labels[k]]`."""
+    """File number k of `folder` is a picture of class `labels[k]`, which is called `class_names[labels[k]]`."""
 
     path: str
-    images: Sequence[OpenImage]
+    folder: Folder
+    files: list[str]
     labels: Int64[np.ndarray, " n"]
     class_names: list[str]
+
+    @property
+    def images(self) -> list[OpenImage]:
+        return [self.folder.opener(name) for name in self.files]
 
 
 def class_images(path: str | None, *, key: str, class_names: str | Sequence[str] | None = None) -> ClassImages:
@@ -33,34 +34,37 @@ def class_images(path: str | None, *, key: str, class_names: str | Sequence[str]
     """
     if not path:
         raise UserError(f"{key}: expected a folder (or zip) with a folder of images for each class")
-    root = Folder(path)
-    names = [name for name in root.names() if "/" in name]
-    folders = _sorted({name.split("/")[0] for name in names})
-    if len(folders) < 2:
-        raise UserError(f"{key}={path}: expected a folder of images for each class, found {folders or 'none'}")
-    called = _class_names(class_names, folders)
-    if len(called) != len(folders):
-        raise UserError(f"class_names: {len(called)} names for the {len(folders)} folders of {path}")
-    number = {folder: i for i, folder in enumerate(folders)}
-    labels = np.array([number[name.split("/")[0]] for name in names], dtype=np.int64)
-    return ClassImages(path, [partial(_open, root, name) for name in names], labels, called)
+    folder = Folder(path)
+    files = [name for name in folder.names() if "/" in name]
+    class_of = [name.split("/")[0] for name in files]
+    classes = sorted(set(class_of), key=int if all(map(str.isdecimal, class_of)) else str)
+    if len(classes) < 2:
+        raise UserError(f"{key}={path}: expected a folder of images for each class, found {classes or 'none'}")
+    called = _class_names(class_names, classes)
+    if len(called) != len(classes):
+        raise UserError(f"class_names: {len(called)} names for the {len(classes)} folders of {path}")
+    number = {name: i for i, name in enumerate(classes)}
+    return ClassImages(path, folder, files, np.array([number[name] for name in class_of], dtype=np.int64), called)
 
 
-def _open(root: Folder, name: str):
-    return load_image(root.read(name), f"{Path(root.root) / name}")
-
-
-def _sorted(folders: set[str]) -> list[str]:
-    if all(folder.isdecimal() for folder in folders):
-        return sorted(folders, key=int)
-    return sorted(folders)
-
-
-def _class_names(given: str | Sequence[str] | None, folders: list[str]) -> list[str]:
+def _class_names(given: str | Sequence[str] | None, classes: list[str]) -> list[str]:
     if given is None:
-        return [folder.replace("_", " ") for folder in folders]
+        return [name.replace("_", " ") for name in classes]
     if given == "imagenet":
         from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES  # late: slow to import
 
         return list(IMAGENET_CLASSNAMES)
     return read_lines(given, key="class_names", options=["imagenet"]) if isinstance(given, str) else list(given)
+
+
+def read_lines(path: str, *, key: str, options: Sequence[str] = ()) -> list[str]:
+    """The lines of a text file that are not empty."""
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        choice = f"; {did_you_mean(path, options)}expected {', '.join(options)} or a text file" if options else ""
+        raise UserError(f"{key}={path}: cannot be read ({error}){choice}") from error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise UserError(f"{key}={path}: an empty file; expected one a line")
+    return lines

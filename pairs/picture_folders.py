@@ -1,8 +1,9 @@
-"""Where training pictures come from: files of a folder or of a zip archive; one picture = uint8 (3, h, w)."""
+"""Where pictures come from: files of a folder or of a zip archive; to train on, one picture = uint8 (3, h, w)."""
 
 import threading
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -19,8 +20,11 @@ from utils.progress_bar import progress_bar
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
+OpenImage = Callable[[], Image.Image]
+
+
 @runtime_checkable
-class Pictures(Protocol):
+class PictureList(Protocol):
     """Numbered pictures, uint8 (3, h, w), 0..255, RGB."""
 
     def __len__(self) -> int: ...
@@ -55,6 +59,17 @@ class Folder:
     def has(self, name: str) -> bool:
         return self._prefix + name in self._zip().NameToInfo if self._archive else (self.root / name).is_file()
 
+    def find(self, names: Sequence[str]) -> str | None:
+        """The first of these that is there."""
+        return next(filter(self.has, names), None)
+
+    def opener(self, name: str) -> OpenImage:
+        """Reads and decodes the image when it is called. MediaError names the file."""
+        return partial(self._open, name)
+
+    def _open(self, name: str) -> Image.Image:
+        return load_image(self.read(name), f"{self.root}/{name}")
+
     def read(self, name: str) -> bytes:
         try:
             return self._zip().read(self._prefix + name) if self._archive else (self.root / name).read_bytes()
@@ -88,7 +103,7 @@ class Files:
         return decode(self._folder.read(name), f"{self._folder.root}/{name}")
 
 
-def in_memory(pictures: Pictures, title: str) -> Pictures:
+def in_memory(pictures: PictureList, title: str) -> PictureList:
     """Decode all pictures once and keep them: small sets would else be bound by decoding.
 
     Equal sizes go into one tensor, half a GB for 50,000 pictures of 64 x 64 pixels.

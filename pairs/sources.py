@@ -1,26 +1,26 @@
 """What is trained on: pictures with captions from several kinds of source (options of config group `data`).
 
-Each is a function that gives `Splits`. Held-out rows share no image with the training rows. Streams of tar shards have
-a module of their own (`pairs.tar_shards`).
+Each is a function that gives `PairSplits`. Held-out rows share no image with the training rows. Streams of tar shards
+have a module of their own (`pairs.tar_shards`).
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from media.caption_files import CaptionedFile, read_captions_csv, read_karpathy
+from pairs.annotations import TRAIN_SPLITS
 from pairs.augment import Augment
-from pairs.batches import Mixed, Pairs, Splits
+from pairs.batches import Mixed, Pairs, PairSplits
+from pairs.class_images import class_images
 from pairs.picture_folders import Files, Folder, as_picture, in_memory
 from pairs.scenes.facts import facts_id
 from pairs.scenes.scenes import Scenes
-from utils.errors import UserError, check_option
-from utils.progress_bar import progress_bar
+from utils.errors import UserError, check_option, given_path
 
 
-def captions_csv(
+def csv_pairs(
     *,
     path: str | None,
     images: str | None,
@@ -29,23 +29,16 @@ def captions_csv(
     split_seed: int = 42,
     cache: bool = False,
     name: str = "captions",
-) -> Splits:
+) -> PairSplits:
     """`image,caption,id` (the header is required): one row a caption, rows of one image share their id.
 
     Split by image id as seed 1 has it: `validation_share` of the ids 0..max, numpy's legacy generator, no return.
     """
-    listed = read_captions_csv(given("data_path", path, "captions.csv with image,caption,id"), key="data_path")
+    file = given_path("data_path", path, "captions.csv with image,caption,id")
+    listed = read_captions_csv(file, key="data_path", need_numbers=True)
     held_out = held_out_ids(max(image.number for image in listed) + 1, validation_share, split_seed)
-    folder = Folder(given("image_folder", images, "the folder of the images it names"))
-    pairs, image_of = _listed_pairs(folder, listed, augment, cache, name)
+    pairs, image_of = _listed_pairs(images, listed, augment, cache, name)
     return _split(pairs, np.isin([image.number for image in listed], held_out)[image_of], name)
-
-
-def given(key: str, path: str | None, expected: str) -> Path:
-    """UserError where a path that this kind of data needs was not given."""
-    if not path:
-        raise UserError(f"{key}: expected {expected}, found nothing")
-    return Path(path).expanduser()
 
 
 def held_out_ids(count: int, share: float, seed: int) -> np.ndarray:
@@ -53,7 +46,7 @@ def held_out_ids(count: int, share: float, seed: int) -> np.ndarray:
     return np.random.RandomState(seed).choice(np.arange(count), size=int(share * count), replace=False)
 
 
-def karpathy(
+def karpathy_pairs(
     *,
     path: str | None,
     images: str | None,
@@ -61,36 +54,29 @@ def karpathy(
     validation_split: str = "val",
     cache: bool = False,
     name: str = "captions",
-) -> Splits:
+) -> PairSplits:
     """Karpathy's json (COCO, Flickr8k, Flickr30k), split by its field `split`; `restval` joins the training images."""
-    listed = read_karpathy(given("data_path", path, "Karpathy's json"), key="data_path")
-    folder = Folder(given("image_folder", images, "the folder of the images it names"))
-    pairs, image_of = _listed_pairs(folder, listed, augment, cache, name)
+    listed = read_karpathy(given_path("data_path", path, "Karpathy's json"), key="data_path")
+    pairs, image_of = _listed_pairs(images, listed, augment, cache, name)
     splits = np.array([image.split for image in listed])
     check_option("validation_split", validation_split, sorted(set(splits.tolist())))
-    trains, held_out = np.isin(splits, ["train", "restval"])[image_of], (splits == validation_split)[image_of]
-    return Splits(pairs.take(np.flatnonzero(trains)), {name: pairs.take(np.flatnonzero(held_out))})
+    trains, held_out = np.isin(splits, TRAIN_SPLITS)[image_of], (splits == validation_split)[image_of]
+    return PairSplits(pairs.take(np.flatnonzero(trains)), {name: pairs.take(np.flatnonzero(held_out))})
 
 
 def _listed_pairs(
-    folder: Folder, listed: Sequence[CaptionedFile], augment: Augment, cache: bool, name: str
+    image_folder: str | None, listed: Sequence[CaptionedFile], augment: Augment, cache: bool, name: str
 ) -> tuple[Pairs, np.ndarray]:
     """One row a caption, and for each row its image's position in `listed`."""
-    files = [next((file for file in image.files if folder.has(file)), image.files[-1]) for image in listed]
+    folder = Folder(given_path("image_folder", image_folder, "the folder of the images it names"))
     image_of = np.repeat(np.arange(len(listed)), [len(image.captions) for image in listed])
-    pairs = _file_pairs(
-        folder,
-        [files[k] for k in image_of.tolist()],
-        [[text] for image in listed for text in image.texts],
-        np.array([image.number for image in listed])[image_of],
-        augment,
-        cache,
-        name,
-    )
-    return pairs, image_of
+    files = [folder.find(image.files) or image.files[-1] for image in listed]
+    captions = [[text] for image in listed for text in image.texts]
+    ids = np.array([image.number for image in listed])[image_of]
+    return _file_pairs(folder, [files[k] for k in image_of], captions, ids, augment, cache, name), image_of
 
 
-def class_folders(
+def class_pairs(
     *,
     root: str | None,
     templates: Sequence[str],
@@ -99,46 +85,40 @@ def class_folders(
     split_seed: int = 42,
     cache: bool = True,
     name: str = "classes",
-) -> Splits:
+) -> PairSplits:
     """A folder (or zip) with a folder of images for each class; captions are the templates with the class's name.
 
     All images of a class are positives of one another: the id is the class, "_" in a folder's name reads as a space.
     """
-    folder = Folder(given("data_path", root, "a folder or zip with a folder of images for each class"))
-    files = folder.names()
-    class_of = [file.rpartition("/")[0].rpartition("/")[2] for file in files]
-    classes = sorted(set(class_of))
-    if len(classes) < 2:
-        raise UserError(f"{root}: expected a folder of images for each class, found {classes or 'no images'}")
-    texts = [[template.format(label.replace("_", " ")) for template in templates] for label in classes]
-    labels = np.array([classes.index(label) for label in class_of])
-    pairs = _file_pairs(folder, files, [texts[label] for label in labels], labels, augment, cache, name)
-    held_out = held_out_ids(len(files), validation_share, split_seed)
-    return _split(pairs, np.isin(np.arange(len(files)), held_out), name)
+    found = class_images(root, key="data_path")
+    texts = [[template.format(label) for template in templates] for label in found.class_names]
+    captions = [texts[label] for label in found.labels]
+    pairs = _file_pairs(found.folder, found.files, captions, found.labels, augment, cache, name)
+    held_out = held_out_ids(len(found.files), validation_share, split_seed)
+    return _split(pairs, np.isin(np.arange(len(found.files)), held_out), name)
 
 
-def scenes(
+def scene_pairs(
     *, count: int, validation_count: int = 200, seed: int = 0, size_px: int = 64, augment: Augment, name: str = "scenes"
-) -> Splits:
+) -> PairSplits:
     """Drawn scenes; those held out show combinations of facts that no training scene shows, each only once."""
-    train = Scenes(count, seed=seed, resolution=size_px, split="train")
-    held_out = Scenes(validation_count, seed=seed + 1, resolution=size_px, split="test", unique=True)
-    return Splits(_drawn_pairs(train, augment, name), {name: _drawn_pairs(held_out, augment, name)})
+    train = Scenes(count, seed=seed, size_px=size_px, split="train")
+    held_out = Scenes(validation_count, seed=seed + 1, size_px=size_px, split="test", unique=True)
+    return PairSplits(_drawn_pairs(train, augment, name), {name: _drawn_pairs(held_out, augment, name)})
 
 
-def _drawn_pairs(dataset: Scenes, augment: Augment, name: str) -> Pairs:
+def _drawn_pairs(scenes: Scenes, augment: Augment, name: str) -> Pairs:
     """All of them drawn now, 12 KB each at 64 px: drawing takes longer than augmenting."""
-    images = torch.empty((len(dataset), 3, dataset.resolution, dataset.resolution), dtype=torch.uint8)
+    images = torch.empty((len(scenes), 3, scenes.size_px, scenes.size_px), dtype=torch.uint8)
     captions, ids = [], []
-    for i in progress_bar(range(len(dataset)), f"{name}: drawing", passing=True):
-        scene = dataset.scene(i)
+    for i, scene in enumerate(scenes.draw(name)):
         images[i] = as_picture(scene.image)
         captions.append(scene.captions)
         ids.append(facts_id(scene.facts))
-    return Pairs(images, np.arange(len(dataset)), captions, np.array(ids), augment)  # pyright: ignore[reportArgumentType]
+    return Pairs(images, np.arange(len(scenes)), captions, np.array(ids), augment)  # pyright: ignore[reportArgumentType]
 
 
-def mixture(*, sources: Sequence[Splits], weights: Sequence[float]) -> Splits:
+def mixed_pairs(*, sources: Sequence[PairSplits], weights: Sequence[float]) -> PairSplits:
     """Several sources (no streams) trained on together and held out one by one; for `weights` see `Mixed`."""
     parts = [source.train for source in sources]
     if len(parts) != len(weights) or not all(isinstance(part, Pairs | Mixed) for part in parts):
@@ -146,7 +126,7 @@ def mixture(*, sources: Sequence[Splits], weights: Sequence[float]) -> Splits:
             f"data: expected a weight for each source, and no shards; found {len(parts)} and {len(weights)}"
         )
     validation = {name: rows for source in sources for name, rows in source.validation.items()}
-    return Splits(Mixed(parts, weights), validation)  # pyright: ignore[reportArgumentType]
+    return PairSplits(Mixed(parts, weights), validation)  # pyright: ignore[reportArgumentType]
 
 
 def _file_pairs(
@@ -165,7 +145,7 @@ def _file_pairs(
     return Pairs(in_memory(pictures, name) if cache else pictures, picture_of, captions, ids, augment)
 
 
-def _split(pairs: Pairs, held_out: np.ndarray, name: str) -> Splits:
+def _split(pairs: Pairs, held_out: np.ndarray, name: str) -> PairSplits:
     if not held_out.any() or held_out.all():
         raise UserError(f"{name}: {held_out.sum()} of {len(held_out)} rows are held out: change the validation share")
-    return Splits(pairs.take(np.flatnonzero(~held_out)), {name: pairs.take(np.flatnonzero(held_out))})
+    return PairSplits(pairs.take(np.flatnonzero(~held_out)), {name: pairs.take(np.flatnonzero(held_out))})

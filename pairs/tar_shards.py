@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pairs.augment import Augment
-from pairs.batches import Batch, Pairs, Splits, View
+from pairs.batches import Batch, InputSize, Pairs, PairSplits
 from pairs.loading import Loading, generator_for, whole_batches
 from pairs.picture_folders import IMAGE_ENDINGS, decode
 from utils.errors import UserError
@@ -30,7 +30,7 @@ _ATTEMPTS = 100
 
 
 @dataclass(frozen=True)
-class Sample:
+class ShardSample:
     """Undecoded. `id` is img2dataset's number of the sample, else a checksum of its name."""
 
     image: bytes
@@ -39,7 +39,7 @@ class Sample:
     name: str
 
 
-def tar_shards(
+def shard_pairs(
     *,
     path: str | Sequence[str] | None,
     augment: Augment,
@@ -49,7 +49,7 @@ def tar_shards(
     validation_count: int = 2048,
     buffer: int = 10_000,
     name: str = "shards",
-) -> Splits:
+) -> PairSplits:
     """`path`: tar files, a folder of them, a glob, or `shards/{00000..00099}.tar`; the last ones are held out.
 
     `caption_key` is the ending of the captions' files, or `json.<field>`: LAION-COCO has `json.top_caption`.
@@ -62,8 +62,8 @@ def tar_shards(
         raise UserError(f"data.validation_shards={validation_shards}: {len(files)} shards in all, some must remain")
     train, held_out = files[:-validation_shards], files[-validation_shards:]
     count = samples_per_epoch or sum(map(_recorded_count, train))
-    stream = Stream(train, caption_key, augment, count, buffer)
-    return Splits(stream, {name: _in_memory(held_out, caption_key, augment, validation_count)})
+    stream = ShardStream(train, caption_key, augment, count, buffer)
+    return PairSplits(stream, {name: _in_memory(held_out, caption_key, augment, validation_count)})
 
 
 def find_shards(path: str | Sequence[str]) -> list[Path]:
@@ -93,7 +93,7 @@ def _recorded_count(shard: Path) -> int:
         raise UserError(f"{stats}: no count of samples there: give data.samples_per_epoch") from error
 
 
-def read_shard(shard: Path, caption_key: str) -> Iterator[Sample]:
+def read_shard(shard: Path, caption_key: str) -> Iterator[ShardSample]:
     """The samples of one tar file in order; those without an image or a caption are passed over.
 
     A shard that ends in the middle, as broken downloads do, is used as far as it goes, with a warning.
@@ -117,7 +117,7 @@ def read_shard(shard: Path, caption_key: str) -> Iterator[Sample]:
         logger.warning("%s: the rest of this shard cannot be read (%s)", shard, error)
 
 
-def _sample(parts: Mapping[str, bytes], key: str, shard: Path, caption_key: str) -> Iterator[Sample]:
+def _sample(parts: Mapping[str, bytes], key: str, shard: Path, caption_key: str) -> Iterator[ShardSample]:
     image = next((data for ending, data in parts.items() if f".{ending}" in IMAGE_ENDINGS), None)
     ending, _, field = caption_key.partition(".")
     text = parts.get(ending)
@@ -130,11 +130,11 @@ def _sample(parts: Mapping[str, bytes], key: str, shard: Path, caption_key: str)
     if isinstance(caption, str) and caption.strip():
         stem = key.rpartition("/")[2]
         number = int(stem) if stem.isdigit() and len(stem) < 19 else zlib.crc32(f"{shard.stem}{key}".encode())
-        yield Sample(image, caption.strip(), number, f"{shard}:{key.lstrip('/')}")
+        yield ShardSample(image, caption.strip(), number, f"{shard}:{key.lstrip('/')}")
 
 
 @dataclass(frozen=True)
-class Stream:
+class ShardStream:
     """Shards in an order of each epoch, samples through a shuffle buffer; pictures are decoded when they leave it."""
 
     shards: Sequence[Path]
@@ -152,14 +152,14 @@ class Stream:
             )
         return whole_batches(self.samples_per_epoch, loading)
 
-    def batches(self, view: View, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[Batch]:
-        return loading.iterate(_EpochOfStream(self, view, loading, epoch, start, self.steps_per_epoch(loading)))
+    def batches(self, size: InputSize, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[Batch]:
+        return loading.iterate(_EpochOfStream(self, size, loading, epoch, start, self.steps_per_epoch(loading)))
 
     def all_captions(self) -> Iterator[str]:
         """Of the first shards only: a vocabulary needs no more."""
         return (sample.caption for shard in self.shards[:10] for sample in read_shard(shard, self.caption_key))
 
-    def samples(self, loading: Loading, consumer: int, consumers: int, epoch: int) -> Iterator[Sample]:
+    def samples(self, loading: Loading, consumer: int, consumers: int, epoch: int) -> Iterator[ShardSample]:
         """Of the shards of one consumer, without end: once they are through, all are dealt out anew."""
         for passes in itertools.count():
             order = torch.randperm(len(self.shards), generator=generator_for(loading.seed, epoch, passes)).tolist()
@@ -176,16 +176,16 @@ class Stream:
 class _Shuffled:
     """The samples of a stream in a random order, within the reach of a buffer."""
 
-    def __init__(self, samples: Iterator[Sample], size: int, draws: np.random.Generator) -> None:
+    def __init__(self, samples: Iterator[ShardSample], size: int, draws: np.random.Generator) -> None:
         self._samples, self._draws = samples, draws
         self._held = list(itertools.islice(samples, size))
 
-    def take(self) -> Sample:
+    def take(self) -> ShardSample:
         number = self._draws.integers(len(self._held))
         sample, self._held[number] = self._held[number], next(self._samples)
         return sample
 
-    def stand_in(self, generator: Generator) -> Sample:
+    def stand_in(self, generator: Generator) -> ShardSample:
         """Some sample of the buffer, which stays there: the stream does not move."""
         return self._held[int(torch.randint(len(self._held), (1,), generator=generator))]
 
@@ -196,8 +196,10 @@ class _EpochOfStream(IterableDataset):
     What was delivered before is read again but not decoded, which takes a fraction of the time.
     """
 
-    def __init__(self, stream: Stream, view: View, loading: Loading, epoch: int, start: int, steps: int) -> None:
-        self._stream, self._view, self._loading = stream, view, loading
+    def __init__(
+        self, stream: ShardStream, size: InputSize, loading: Loading, epoch: int, start: int, steps: int
+    ) -> None:
+        self._stream, self._size, self._loading = stream, size, loading
         self._epoch, self._start, self._steps = epoch, start, steps
 
     def __iter__(self) -> Iterator[Batch]:
@@ -215,7 +217,7 @@ class _EpochOfStream(IterableDataset):
             if number >= self._start:
                 yield self._batch(taken, shuffled, generator_for(loading.seed, self._epoch, number, loading.rank))
 
-    def _batch(self, taken: list[Sample], shuffled: _Shuffled, generator: Generator) -> Batch:
+    def _batch(self, taken: list[ShardSample], shuffled: _Shuffled, generator: Generator) -> Batch:
         """A picture that cannot be decoded is replaced by one from the buffer: all processes bring equal batches."""
         pictures, unreadable = [], 0
         for i, sample in enumerate(taken):
@@ -226,11 +228,11 @@ class _EpochOfStream(IterableDataset):
                 sample = shuffled.stand_in(generator)
             taken[i] = sample
             pictures.append(picture)
-        images = self._stream.augment(pictures, self._view.resolution, self._view.resize, generator)
+        images = self._stream.augment(pictures, self._size.resolution, self._size.resize, generator)
         return Batch(images, [s.caption for s in taken], torch.tensor([s.id for s in taken]), unreadable)
 
 
-def _decoded(sample: Sample) -> Tensor | None:
+def _decoded(sample: ShardSample) -> Tensor | None:
     try:
         return decode(sample.image, sample.name)
     except UserError as error:

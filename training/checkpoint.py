@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from store.atomic import atomic_write
-from training.agreement import from_all
-from training.distributed import rank
-from training.optimization import MovingAverage, Schedule
+from training.distributed import from_all, rank
+from training.schedules import Schedule
 from training.task import Task
 from utils.errors import UserError
 
@@ -41,9 +41,14 @@ class Run:
     optimizer: Optimizer
     schedule: Schedule
     scaler: torch.amp.GradScaler  # pyright: ignore[reportPrivateImportUsage]
-    average: MovingAverage | None
+    average: AveragedModel | None
     settings: dict[str, Any]  # plain values that the course of the run depends on
     at: Position = field(default_factory=Position)
+
+    @property
+    def judged(self) -> nn.Module:
+        """What is validated, saved and exported: the averaged model where there is one."""
+        return self.average.module if self.average else self.task.model
 
     def save(self, folder: Path, names: tuple[str, ...] = (LAST,)) -> None:
         """By the first process, with the random state of all; every process has to call it."""
@@ -53,11 +58,10 @@ class Run:
                 save(folder / name, self._content(states))
 
     def _content(self, random_states: list[dict[str, Tensor]]) -> dict[str, Any]:
-        own = self.task.model.state_dict()
-        weights = self.average.state if self.average else own
+        weights = self.judged.state_dict()
         return self.task.description(weights) | {
             "model": weights,
-            "trained": own if self.average else None,
+            "trained": self.task.model.state_dict() if self.average else None,
             "loss": self.task.loss.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -72,10 +76,11 @@ class Run:
         """Go on where the checkpoint was written. UserError if it is of a run with other settings."""
         content = load(path)
         self._check_settings(path, content["config"])
-        if self.average:
-            self.average.load(content["model"])
         try:
             self.task.model.load_state_dict(content["trained"] or content["model"])
+            if self.average:
+                self.average.module.load_state_dict(content["model"])
+                self.average.n_averaged.fill_(1 + content["step"])
             self.task.loss.load_state_dict(content["loss"])
             self.optimizer.load_state_dict(content["optimizer"])
             self.at = Position(**content["position"])

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from jaxtyping import Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from extraction.precision import usable_device
 from utils.errors import UserError
 
 
 @dataclass(frozen=True)
-class Group:
+class ProcessGroup:
     """This process among all: process 0 writes files and reports."""
 
     device: torch.device
@@ -31,13 +31,13 @@ class Group:
 
 
 @contextmanager
-def process_group(device: str = "cuda:0") -> Iterator[Group]:
+def process_group(device: str = "cuda:0") -> Iterator[ProcessGroup]:
     """Joins the other processes where `torchrun` started several.
 
     Cards are dealt out by the local rank and talk through NCCL, CPUs through Gloo.
     """
     if "LOCAL_RANK" not in os.environ:
-        yield Group(usable_device(device))
+        yield ProcessGroup(usable_device(device))
         return
     chosen = usable_device(device)
     if chosen.type == "cuda":
@@ -48,7 +48,7 @@ def process_group(device: str = "cuda:0") -> Iterator[Group]:
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
-        yield Group(chosen, rank(), world_size())
+        yield ProcessGroup(chosen, rank(), world_size())
     finally:
         dist.destroy_process_group()
 
@@ -61,10 +61,38 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def barrier() -> None:
-    """Wait until every process is here."""
+def share_buffers(model: nn.Module) -> None:
+    """Give all the running statistics of the first: BatchNorm's differ, as every process sees its own rows."""
     if world_size() > 1:
-        dist.barrier()
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """True everywhere if it is true somewhere: a signal may reach the processes at different steps."""
+    if world_size() == 1:
+        return flag
+    flags = torch.tensor(int(flag), device=device)
+    dist.all_reduce(flags)
+    return bool(flags)
+
+
+def from_all(value: Any) -> list[Any]:
+    """What each process brings, in order of their rank."""
+    if world_size() == 1:
+        return [value]
+    values = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def sum_of_all(value: Tensor) -> Tensor:
+    """The sum of what the processes bring."""
+    if world_size() == 1:
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total
 
 
 def gather(x: Shaped[Tensor, "b ..."]) -> Shaped[Tensor, "n ..."]:

@@ -3,7 +3,7 @@
 import logging
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from pairs.loading import Loading
-from training.agreement import any_process, share_buffers
 from training.checkpoint import BEST, LAST, Run, random_state, restore_random_state
 from training.compute import Compute, Precision
-from training.distributed import Group
-from training.optimization import MovingAverage, Schedule, learning_rates
+from training.distributed import ProcessGroup, any_process, share_buffers
+from training.optimization import learning_rates, moving_average
 from training.recording import Recorder
+from training.schedules import Schedule
 from training.step import named_parameters, step
 from training.task import Task
 from utils.errors import UserError, check_count, check_flags, check_number
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """How long, how precisely and where anything is trained. The same keys in the config of every training job.
 
     `batch_size` counts the images of one process; `max_steps` ends the run early, the schedule with it.
@@ -69,7 +70,7 @@ class Plan:
         return min(whole, self.max_steps or whole)
 
 
-def fit(task: Task, plan: Plan, group: Group) -> int:
+def fit(task: Task, plan: TrainingPlan, group: ProcessGroup) -> int:
     """Returns the exit status: 0 when finished, 128 + its number when a signal stopped it, with `last.pt` saved."""
     folder = Path(plan.output_path)
     compute = Compute(group.device, plan.precision)
@@ -81,7 +82,7 @@ def fit(task: Task, plan: Plan, group: Group) -> int:
 
     # optimizer
     run = begin(task, plan, compute, loading, total_steps)
-    at, average = run.at, run.average
+    at = run.at
     recorder = Recorder(folder, total_steps, first_step=at.step, batch_size=loading.global_batch_size)
     with interruptible() as signals, recorder:
         while at.epoch < -(-total_steps // steps_per_epoch):
@@ -93,10 +94,11 @@ def fit(task: Task, plan: Plan, group: Group) -> int:
                         task, run.optimizer, batch, compute, accumulation=plan.accumulation, max_norm=plan.max_norm
                     )
                 rates = learning_rates(run.optimizer)
-                run.schedule.after_step()
+                if isinstance(run.schedule, LambdaLR):
+                    run.schedule.step()
                 at.step, at.batch = at.step + 1, at.batch + 1
-                if average:
-                    average.update(task.model, at.step)
+                if run.average:
+                    run.average.update_parameters(task.model)
                 recorder.step(at.step, values, rates)
                 stop = any_process(bool(signals), group.device)
                 if stop or (plan.save_every_steps and at.step % plan.save_every_steps == 0):
@@ -106,10 +108,10 @@ def fit(task: Task, plan: Plan, group: Group) -> int:
                     return 128 + (signals[0] if signals else signal.SIGTERM)
 
             # eval
-            with average.in_place_of(task.model) if average else nullcontext():
-                metrics = evaluate(task, compute, loading)
+            metrics = watch(run, compute, loading)
             cost = task.goal.cost(metrics)
-            run.schedule.after_epoch(cost)
+            if isinstance(run.schedule, ReduceLROnPlateau):
+                run.schedule.step(cost)
             at.epoch, at.batch = at.epoch + 1, 0
             recorder.epoch(at.step, at.epoch, metrics)
 
@@ -117,16 +119,15 @@ def fit(task: Task, plan: Plan, group: Group) -> int:
             improved, at.best_cost = cost < at.best_cost, min(cost, at.best_cost)
             run.save(folder, (LAST, BEST) if improved else (LAST,))
     if group.rank == 0:
-        with average.in_place_of(task.model) if average else nullcontext():
-            task.export(folder)
+        task.export(run.judged, folder)
     return 0
 
 
-def begin(task: Task, plan: Plan, compute: Compute, loading: Loading, total_steps: int) -> Run:
+def begin(task: Task, plan: TrainingPlan, compute: Compute, loading: Loading, total_steps: int) -> Run:
     """A run at its first step, or where `last.pt` left off."""
     task.model.train()
     optimizer = plan.optimizer(named_parameters(task))
-    average = MovingAverage(task.model, plan.ema_decay) if plan.ema_decay else None
+    average = moving_average(task.model, plan.ema_decay) if plan.ema_decay else None
     settings = {"seed": plan.seed, "global_batch_size": loading.global_batch_size, "total_steps": total_steps}
     settings |= {"precision": plan.precision, "max_norm": plan.max_norm, "ema_decay": plan.ema_decay} | task.settings
     run = Run(task, optimizer, plan.schedule(optimizer, total_steps), compute.scaler, average, settings)
@@ -138,13 +139,14 @@ def begin(task: Task, plan: Plan, compute: Compute, loading: Loading, total_step
     return run
 
 
-def evaluate(task: Task, compute: Compute, loading: Loading) -> dict[str, float]:
+def watch(run: Run, compute: Compute, loading: Loading) -> dict[str, float]:
     """Metrics by name. Watching must not change what is watched: whatever it draws, training does not notice."""
-    share_buffers(task.model)
+    for model in dict.fromkeys((run.task.model, run.judged)):  # in the same order everywhere
+        share_buffers(model)
     random = random_state()
-    metrics = task.validate(compute, loading)
+    metrics = run.task.validate(run.judged, compute, loading)
     restore_random_state(random)
-    task.model.train()
+    run.task.model.train()
     return metrics
 
 

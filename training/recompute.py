@@ -3,7 +3,6 @@
 Less memory for about a third more time (Chen et al. 2016); results are the same.
 """
 
-from collections.abc import Iterator
 from functools import partial
 
 from torch import nn
@@ -22,18 +21,14 @@ def recompute_blocks(model: nn.Module) -> int:
     A ResNet's running means then move twice a step, by the same batch.
     """
     count = 0
-    for block in _blocks(model):
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-        count += 1
     for module in model.modules():
-        if hasattr(module, "set_grad_checkpointing"):  # timm
+        if isinstance(module, _BLOCKS):
+            module.forward = partial(checkpoint, module.forward, use_reentrant=False)
+            count += 1
+        elif hasattr(module, "set_grad_checkpointing"):  # timm
             module.set_grad_checkpointing()  # pyright: ignore[reportCallIssue]
             count += 1
         elif hasattr(module, "gradient_checkpointing_enable"):  # transformers
             module.gradient_checkpointing_enable({"use_reentrant": False})  # pyright: ignore[reportCallIssue]
             count += 1
     return count
-
-
-def _blocks(model: nn.Module) -> Iterator[nn.Module]:
-    return (module for module in model.modules() if isinstance(module, _BLOCKS))

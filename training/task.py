@@ -34,8 +34,8 @@ LOWEST_LOSS = Goal("held_out/loss")
 class Task(Protocol):
     """What is trained on which batches, how it is judged, and what is kept of it.
 
-    `model` is averaged and saved; weights of `loss` are trained with it. A change of `settings` (plain values) makes
-    another run of it. Tasks do not know optimizers, precision, checkpoints or signals.
+    `model` is trained, and weights of `loss` with it; judged and kept is what `fit` hands over: it or its average. A
+    change of `settings` (plain values) makes another run of it. Tasks do not know optimizers, checkpoints or signals.
     """
 
     @property
@@ -71,14 +71,14 @@ class Task(Protocol):
         """The weights have changed."""
         ...
 
-    def validate(self, compute: Compute, loading: Loading) -> dict[str, float]:
-        """Metrics, the same in every process. The model is left in any mode."""
+    def validate(self, model: Any, compute: Compute, loading: Loading) -> dict[str, float]:
+        """Metrics of a model like the task's, the same in every process. The model is left in any mode."""
         ...
 
     def description(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         """What a checkpoint with these weights of the model holds besides, so that it can be used by itself."""
         ...
 
-    def export(self, folder: Path) -> None:
-        """Write the trained model for use; called once, by the first process."""
+    def export(self, model: Any, folder: Path) -> None:
+        """Write this model for use; called once, by the first process."""
         ...

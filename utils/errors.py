@@ -2,7 +2,9 @@
 
 import difflib
 import math
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 
 class UserError(RuntimeError):
@@ -71,3 +73,10 @@ def user_error_in(error: BaseException) -> UserError:
     if cause is None:
         raise error
     return cause
+
+
+def given_path(key: str, path: str | os.PathLike[str] | None, expected: str) -> Path:
+    """UserError where an option that has to name a file or folder does not."""
+    if not path or not isinstance(path, str | os.PathLike):
+        raise UserError(f"{key}: expected {expected}, found {path or 'nothing'}")
+    return Path(path).expanduser()

@@ -13,12 +13,12 @@ from evaluation.captions.caption_files import References, find_images, read_pred
 from evaluation.captions.caption_report import CaptionReport
 from evaluation.captions.caption_set import CaptionMetric, CaptionSet
 from evaluation.captions.clip_features import ClipFeatures
-from evaluation.clip.evaluate import command
+from evaluation.report import typed_command
 from evaluation.result import Result
 from evaluation.subject import Subject
 from models.load import ModelChoice
 from store.provenance import software
-from utils.errors import UserError, check_flags, some
+from utils.errors import UserError, check_flags, given_path, some
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ def caption_evaluate(
     if not caption_metric:
         raise UserError("caption_metric=[]: expected bleu, rouge_l, cider, ... or a list of them")
     check_flags(only_predicted=only_predicted)
-    given = read_predictions(_path(predictions, "predictions", "a json file, [{image_id, caption}]"))
-    known = read_references(_path(references, "references", "COCO's or Karpathy's json"), split=split)
+    given = read_predictions(given_path("predictions", predictions, "a json file, [{image_id, caption}]"))
+    known = read_references(given_path("references", references, "COCO's or Karpathy's json"), split=split)
     captions = paired(given, known, only_predicted=only_predicted)
     if image_folder:
         images = find_images(known, captions.image_ids, Path(image_folder).expanduser())
@@ -61,7 +61,7 @@ def caption_evaluate(
     files = {"predictions": predictions, "references": references, "split": split, "only_predicted": only_predicted}
     looked = {"image_folder": image_folder, "model": captions.clip.facts} if captions.clip else {}
     reasons = left_out | {name: _why_not(name) for name in java_metrics.NAMES if name not in caption_metric}
-    report = CaptionReport(captions, results, reasons, files | counts | looked, seconds, command(), software())
+    report = CaptionReport(captions, results, reasons, files | counts | looked, seconds, typed_command(), software())
     written = report.write(Path(output_path).expanduser())
     print(report.table())
     logger.info("written: %s", ", ".join(map(str, written)))
@@ -113,9 +113,3 @@ def _log(counts: Mapping[str, Any], clip: ClipFeatures | None, only_predicted: b
         logger.warning("%d captions have no words: %s", len(empty), some(empty))
     if clip and not clip.facts:
         logger.warning("image_folder: no metric looked at the images; add clip_s, ref_clip_s or retrieval")
-
-
-def _path(given: str | Path | None, key: str, expected: str) -> Path:
-    if not given or not isinstance(given, str | Path):
-        raise UserError(f"{key}: expected {expected}, found {given or 'nothing'}")
-    return Path(given).expanduser()

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from evaluation.subject import OpenImage
-from media.caption_files import CaptionedFile, karpathy_images, read_captions_csv
+from media.caption_files import CaptionedFile, check_distinct, karpathy_entries, read_captions_csv
 from media.images import load_image
+from pairs.picture_folders import OpenImage
 from store.item_files import PREDICTIONS
 from utils.errors import UserError
 
@@ -70,24 +70,29 @@ def _saved_captions(folder: Path) -> list[tuple[str, Any]]:
 
 
 def read_references(path: Path, *, split: str | None = None) -> References:
-    """`split` chooses images of Karpathy's json; null takes all. Images without captions are left out."""
-    has_splits = False
+    """`split` chooses images of files that tell it; null takes all. Images without captions are left out.
+
+    Those of csv files are known by the names of their files, as `--config-name caption` saves captions.
+    """
+    where, has_splits = f"references={path}", False
     if path.suffix.lower() == ".csv":
-        found = _of_files(read_captions_csv(path, key="references", need_ids=False))
+        listed = read_captions_csv(path, key="references")
+        has_splits = any(image.split for image in listed)
+        found = _of_files(listed, [image.stem for image in listed], split if has_splits else None, where)
     else:
         content = _read_json(path, "references", _REFERENCES)
         if isinstance(content, dict) and "images" in content and "annotations" not in content:
-            listed, has_splits = karpathy_images(content, f"references={path}"), True
-            found = _of_files([image for image in listed if split in (None, image.split)])
+            listed, has_splits = karpathy_entries(content, where), True
+            found = _of_files(listed, [image.id for image in listed], split, where)
         else:
             found = _from_coco_or_plain(path, content)
     if split and not has_splits:
-        raise UserError(f"split={split}: references={path} has no splits; leave split out, or give Karpathy's json")
+        raise UserError(f"split={split}: {where} has no splits; leave split out, or give Karpathy's json")
     for image_id, captions in found.captions.items():
         for caption in captions:
             _check(path, "references", image_id, caption)
     if not found.captions:
-        raise UserError(f"references={path}: no captions in it" + (f" for split={split}" if split else ""))
+        raise UserError(f"{where}: no captions in it" + (f" for split={split}" if split else ""))
     return found
 
 
@@ -106,9 +111,17 @@ def find_images(references: References, image_ids: Iterable[str], folder: Path) 
     return [partial(load_image, file) for file in files]
 
 
-def _of_files(listed: list[CaptionedFile]) -> References:
-    listed = [image for image in listed if image.captions]
-    return References({image.id: image.texts for image in listed}, {image.id: image.files for image in listed})
+def _of_files(listed: list[CaptionedFile], ids: list[str], split: str | None, where: str) -> References:
+    chosen = {
+        image_id: image
+        for image_id, image in zip(ids, listed, strict=True)
+        if image.captions and split in (None, image.split)
+    }
+    check_distinct(ids, where)
+    return References(
+        {image_id: image.texts for image_id, image in chosen.items()},
+        {image_id: image.files for image_id, image in chosen.items()},
+    )
 
 
 def _from_coco_or_plain(path: Path, content: Any) -> References:

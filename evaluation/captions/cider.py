@@ -98,28 +98,29 @@ class Cider:
 
 
 class CiderD:
-    """Scores captions, 0..10. Of images that come several times in a call, references are weighed once."""
+    """Scores captions, 0..10."""
 
     def __init__(self, frequency: DocumentFrequency) -> None:
         self._frequency = frequency
 
-    def score(self, captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> Float64[np.ndarray, " n"]:
-        """`references[k]` are those of `captions[k]`; pass the same list object for captions of the same image."""
-        if len(captions) != len(references):
-            raise ValueError(f"{len(captions)} captions, {len(references)} lists of references")
-        of_image: dict[int, list[int]] = {}
-        references = list(references)  # keeps them alive, and so their ids different
-        for k, own in enumerate(references):
-            of_image.setdefault(id(own), []).append(k)
+    def score(
+        self, captions: Sequence[Words], references: Sequence[Sequence[Words]], *, captions_each: int = 1
+    ) -> Float64[np.ndarray, " n"]:
+        """`references` are lists of captions, one list an image; `captions`, `captions_each` an image, image by image.
+
+        References are weighed once, however many captions their image has.
+        """
+        if len(captions) != captions_each * len(references):
+            raise ValueError(f"{len(captions)} captions, {len(references)} images with {captions_each} each")
         scores = np.zeros(len(captions))
-        for numbers in of_image.values():
-            weighed = _References(references[numbers[0]], self._frequency)
-            for k in numbers:
+        for image, own in enumerate(references):
+            weighed = _ReferenceWeights(own, self._frequency)
+            for k in range(image * captions_each, (image + 1) * captions_each):
                 scores[k] = weighed.score(captions[k])
         return scores
 
 
-class _References:
+class _ReferenceWeights:
     """Of one image: for every n-gram, which references have it and what it weighs there."""
 
     def __init__(self, references: Sequence[Words], frequency: DocumentFrequency) -> None:

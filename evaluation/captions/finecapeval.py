@@ -10,13 +10,13 @@ download.
 import csv
 import re
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from evaluation.captions.caption_set import CaptionSet
-from evaluation.captions.stemmer import stem
 from evaluation.captions.tokenizer import tokenize
 from evaluation.result import Result
 from utils.errors import UserError, check_option
@@ -102,3 +102,16 @@ def stems(text: str) -> list[str]:
     """Letters and digits only."""
     tokens = tokenize(re.sub(r"[()\[\]{}]", " ", text))
     return [word for word in (re.sub("[^a-zA-Z0-9]", "", stem(token)) for token in tokens) if word]
+
+
+@lru_cache(maxsize=50_000)
+def stem(word: str) -> str:
+    """ "sitting" and "sits" become "sit"; of a lower-case word."""
+    return _porter().stem(word)
+
+
+@cache
+def _porter() -> Any:
+    from nltk.stem.porter import PorterStemmer  # late: takes two seconds
+
+    return PorterStemmer()

@@ -1,13 +1,11 @@
 """The job behind `--config-name evaluate`: one model, several evaluations, one table."""
 
 import logging
-import shlex
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from evaluation.report import Report
+from evaluation.report import Report, typed_command
 from evaluation.result import Evaluation
 from evaluation.subject import Subject
 from models.load import ModelChoice
@@ -34,13 +32,8 @@ def evaluate(
         started = time.monotonic()
         results[name] = measure(subject)
         seconds[name] = time.monotonic() - started
-    report = Report(subject.facts, command(), software(), results, seconds)
+    report = Report(subject.facts, typed_command(), software(), results, seconds)
     written = report.write(Path(output_path) / subject.folder)
     print(report.table())
     logger.info("written: %s", ", ".join(map(str, written)))
     return 0
-
-
-def command() -> str:
-    """What was typed to start this program, quoted for a shell."""
-    return shlex.join(["python", *sys.orig_argv[1:]])

@@ -1,13 +1,13 @@
 """Sentences around a class name, "a photo of a {}", and the classifier that an ensemble of them makes."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from evaluation.subject import Subject, unit_rows
-from utils.errors import UserError, did_you_mean
+from pairs.class_images import read_lines
+from utils.errors import UserError
 
 NAMED = ("none", "photo", "imagenet80")
 
@@ -27,19 +27,6 @@ def find_templates(name: str | Sequence[str]) -> list[str]:
     if "{}" in name:
         return [name]
     return [_checked(line) for line in read_lines(name, key="templates", options=NAMED)]
-
-
-def read_lines(path: str, *, key: str, options: Sequence[str] = ()) -> list[str]:
-    """The lines of a text file that are not empty."""
-    try:
-        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        choice = f"; {did_you_mean(path, options)}expected {', '.join(options)} or a text file" if options else ""
-        raise UserError(f"{key}={path}: cannot be read ({error}){choice}") from error
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise UserError(f"{key}={path}: an empty file; expected one a line")
-    return lines
 
 
 def class_weights(

@@ -38,13 +38,13 @@ PATTERNS = {
     4: (((-1, -1), (1, -1), (-1, 1), (1, 1)), ((-1, 0), (0, -1), (1, 0), (0, 1))),
     5: (((-1, -1), (1, -1), (0, 0), (-1, 1), (1, 1)), ((0, -1), (-1, -0.2), (1, -0.2), (-0.6, 1), (0.6, 1))),
 }
-Split = Literal["all", "train", "test", "seen_pairs", "new_pairs"]
+SceneSplit = Literal["all", "train", "test", "seen_pairs", "new_pairs"]
 Pattern = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, order=True)
 class Group:
-    """`count` equal shapes in one place."""
+    """`count` equal shapes in one place. Its name is a part of `facts_id`, so that another would change the splits."""
 
     count: int  # 1..5
     size: str
@@ -72,7 +72,7 @@ def facts_id(facts: Facts) -> int:
     return int.from_bytes(hashlib.blake2b(repr(facts).encode(), digest_size=8).digest(), "big") >> 1
 
 
-def in_split(facts: Facts, split: Split) -> bool:
+def in_split(facts: Facts, split: SceneSplit) -> bool:
     """`train` and `test` part the combinations of facts; `seen_pairs` and `new_pairs` the pairs of colour and shape."""
     if split in ("seen_pairs", "new_pairs"):
         new = any(COLOURS.index(group.colour) == SHAPES.index(group.shape) for group in facts)

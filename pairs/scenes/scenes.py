@@ -7,17 +7,20 @@ about 4,000 scenes a second on one core at 64 px, captions included.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
 from jaxtyping import UInt8
+from tqdm import tqdm
 
 from pairs.scenes.drawing import paint
-from pairs.scenes.facts import Facts, Split, draw_facts, facts_id, in_split
+from pairs.scenes.facts import Facts, SceneSplit, draw_facts, facts_id, in_split
 from pairs.scenes.wording import describe
-from utils.errors import check_count, check_option
+from utils.errors import UserError, check_count, check_option
+
+_ATTEMPTS = 100_000
 
 
 @dataclass(frozen=True)
@@ -37,23 +40,34 @@ def draw_scene(rng: random.Random | int, *, facts: Facts | None = None, resoluti
 
 
 class Scenes:
-    """Map-style data set of (image uint8 (n, n, 3), caption, id); equal ids mean equal facts.
+    """Map-style data set of (image uint8 (n, n, 3), caption, id); equal ids mean equal facts. The one source of scenes.
 
     `split`: `train` and `test` share no combination of facts (`test` has a tenth of all). Harder: `seen_pairs` and
     `new_pairs` hold out one colour for each shape, so that every `new_pairs` scene shows a pair (a green star, say)
     that no `seen_pairs` scene has, although both words are known from other pairs.
-    `unique` makes the facts of all `num` scenes distinct, so that no caption of a retrieval set fits two pictures.
+    `unique` makes the facts of all `num` scenes distinct, so that no caption of a retrieval set fits two pictures:
+    UserError where there are not so many. Scenes have up to `max_groups` groups of shapes.
     """
 
     def __init__(
-        self, num: int, *, seed: int = 0, resolution: int = 64, split: Split = "all", unique: bool = False
+        self,
+        num: int,
+        *,
+        seed: int = 0,
+        size_px: int = 64,
+        split: SceneSplit = "all",
+        unique: bool = False,
+        max_groups: int = 3,
     ) -> None:
         check_count("num", num)
-        check_count("resolution", resolution)
-        check_option("split", split, get_args(Split))
-        self.num, self.seed, self.resolution = num, seed, resolution
-        self.split: Split = split
-        self._keys = _distinct_keys(num, seed, split) if unique else None
+        check_count("seed", seed, least=0)
+        check_count("size_px", size_px)
+        check_count("max_groups", max_groups)
+        check_option("split", split, get_args(SceneSplit))
+        self.num, self.seed, self.size_px, self.max_groups = num, seed, size_px, max_groups
+        self.split: SceneSplit = split
+        self.unique = unique
+        self._keys = self._distinct_keys() if unique else None
 
     def __len__(self) -> int:
         return self.num
@@ -66,26 +80,30 @@ class Scenes:
         """The whole scene, with all its captions. IndexError outside 0..num-1."""
         if not 0 <= index < self.num:
             raise IndexError(f"scene {index} of {self.num}")
-        key = self._keys[index] if self._keys else next(_candidates(self.seed, index, self.split))[0]
-        return draw_scene(random.Random(key), resolution=self.resolution)
+        key = self._keys[index] if self._keys else self._find(index, frozenset())[0]
+        return draw_scene(random.Random(key), resolution=self.size_px)
 
+    def draw(self, title: str) -> Iterator[Scene]:
+        """All of them, in order, with a bar."""
+        return map(self.scene, tqdm(range(self.num), desc=f"{title}: drawing", unit="", leave=False, delay=2))
 
-def _candidates(seed: int, index: int, split: Split) -> Iterator[tuple[str, Facts]]:
-    """What row `index` may show: seeds of scenes that belong to `split`, and their facts."""
-    attempt = 0
-    while True:
-        key = f"{seed}/{index}/{attempt}"
-        facts = draw_facts(random.Random(key))
-        if in_split(facts, split):
-            yield key, facts
-        attempt += 1
+    def _distinct_keys(self) -> list[str]:
+        seen: set[Facts] = set()
+        keys = []
+        for index in range(self.num):
+            key, facts = self._find(index, seen)
+            seen.add(facts)
+            keys.append(key)
+        return keys
 
-
-def _distinct_keys(num: int, seed: int, split: Split) -> list[str]:
-    seen: set[Facts] = set()
-    keys = []
-    for index in range(num):
-        key, facts = next(pair for pair in _candidates(seed, index, split) if pair[1] not in seen)
-        seen.add(facts)
-        keys.append(key)
-    return keys
+    def _find(self, index: int, seen: Set[Facts]) -> tuple[str, Facts]:
+        """The seed of scene `index`, and its facts: the first that belong here and were not `seen`."""
+        for attempt in range(_ATTEMPTS):
+            key = f"{self.seed}/{index}/{attempt}"
+            facts = draw_facts(random.Random(key))
+            if len(facts) <= self.max_groups and in_split(facts, self.split) and facts not in seen:
+                return key, facts
+        raise UserError(
+            f"{self.num} different scenes of up to {self.max_groups} group(s): only {index} were found; "
+            "ask for fewer (validation_count, num_scenes) or raise max_groups"
+        )

@@ -5,6 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.optimize import minimize
 
@@ -135,13 +136,40 @@ def test_fit_minimises_what_it_says():
     assert weight == pytest.approx(best.x[:15].reshape(3, 5), abs=0.02)
 
 
-def test_penalty_is_chosen_on_what_was_not_fitted():
-    """With labels of pure chance a strong penalty is as good as any: the largest of equals is taken."""
+def test_fit_goes_on_until_it_is_there():
+    """Directions of very different length need hundreds of iterations; twenty, PyTorch's default, are far away."""
     rng = np.random.default_rng(0)
-    features = unit_rows(rng.standard_normal((200, 4))).astype(np.float32)
-    penalty, tried = choose_penalty(features, (features[:, 0] > 0).astype(np.int64), seed=0)
-    assert max(tried.values()) > 90
+    features = (rng.standard_normal((60, 12)) * np.logspace(0, -3, 12)).astype(np.float32)
+    labels = rng.integers(0, 3, 60)
+    weight, bias = fit(features, labels, penalty=1e-9)
+    x, y = torch.from_numpy(features).double(), torch.from_numpy(labels)
+    w, b = (torch.from_numpy(each).double().requires_grad_() for each in (weight, bias))
+    (torch.nn.functional.cross_entropy(x @ w.T + b, y) + 0.5e-9 * w.square().sum()).backward()
+    assert w.grad is not None
+    assert w.grad.abs().max() < 2e-5
+
+
+def test_penalty_is_chosen_on_what_was_not_fitted():
+    """Of labels by chance, in more directions than rows, whatever was fitted could be told without a mistake."""
+    rng = np.random.default_rng(0)
+    features = unit_rows(rng.standard_normal((100, 200))).astype(np.float32)
+    penalty, tried = choose_penalty(features, rng.integers(0, 4, 100), seed=0)
+    assert max(tried.values()) < 60
     assert tried[f"{penalty:.1e}"] == max(tried.values())
+
+
+@pytest.mark.parametrize(("right", "best"), [({}, 1e-1), ({1e-3: 1, 1e-4: 1, 1e-6: 1}, 1e-3)])
+def test_of_equally_good_penalties_the_largest_is_taken(monkeypatch, right, best):
+    """A stand-in for the fit: classes told by the sign of the only feature, or all for the first."""
+
+    def fitted(features, labels, *, penalty, **_):
+        knows = any(penalty == pytest.approx(each) for each in right)
+        return np.array([[-1.0], [1.0]], np.float32) * knows, np.zeros(2, np.float32)
+
+    monkeypatch.setattr("evaluation.clip.linear_probe.fit", fitted)
+    features = np.tile(np.array([[1.0], [-1.0]], np.float32), (20, 1))
+    penalty, _ = choose_penalty(features, (features[:, 0] > 0).astype(np.int64), seed=0)
+    assert penalty == pytest.approx(best)
 
 
 def test_linear_probe_reads_colours(folder):

@@ -15,7 +15,7 @@ from evaluation.report import Report, rounded
 from evaluation.result import Result
 from evaluation.subject import Subject
 from models.load import ModelChoice
-from pairs.captioned_images import scenes
+from pairs.captioned_images import scene_images
 from store.provenance import file_sha256
 from tests.helpers.shared_data import ROOT
 from tests.helpers.tiny_clip import write_tiny_checkpoint
@@ -93,7 +93,7 @@ def test_mistakes_get_one_line(arguments, message, tmp_path):
 
 def test_python_call_needs_no_hydra(checkpoint, tmp_path, capsys):
     status = evaluate(
-        evaluation={"retrieval": Retrieval(pairs=scenes(num_scenes=5))},
+        evaluation={"retrieval": Retrieval(pairs=scene_images(num_scenes=5))},
         output_path=tmp_path,
         model=ModelChoice(model_name=str(checkpoint), device="cpu"),
     )

@@ -7,7 +7,7 @@ import pytest
 
 from evaluation.clip.geometry import Geometry, effective_rank, uniformity
 from evaluation.subject import unit_rows
-from pairs.captioned_images import scenes
+from pairs.captioned_images import scene_images
 from tests.helpers.stand_in import random_features, stand_in
 
 
@@ -32,7 +32,7 @@ def test_effective_rank_by_hand():
 
 
 def test_geometry_of_a_collapsed_and_of_a_random_model():
-    pairs = scenes(num_scenes=30)
+    pairs = scene_images(num_scenes=30)
     collapsed = Geometry(pairs=pairs)(stand_in()).metrics
     assert collapsed["alignment_mean_cosine"] == pytest.approx(1)
     assert collapsed["effective_rank_images"] == pytest.approx(1)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from evaluation.clip.retrieval import Retrieval, image_to_text_ranks, rank_metrics, text_to_image_ranks
 from evaluation.subject import unit_rows
-from pairs.captioned_images import CaptionedImages, captions_csv, karpathy, scenes
+from pairs.captioned_images import CaptionedImages, csv_images, karpathy_images, scene_images
 from tests.helpers.shared_data import SHARED
 from tests.helpers.stand_in import random_features, stand_in
 from utils.errors import UserError
@@ -55,7 +55,7 @@ def test_by_hand():
 
 
 def test_a_collapsed_model_scores_nothing():
-    result = Retrieval(pairs=scenes(num_scenes=40, captions_per_image=5))(stand_in())
+    result = Retrieval(pairs=scene_images(num_scenes=40, captions_per_image=5))(stand_in())
     assert result.metrics["rsum"] == 0
     assert result.metrics["text_to_image_mean_rank"] == 40
     assert result.metrics["image_to_text_mean_rank"] == 40 * 5 - 5 + 1
@@ -68,16 +68,16 @@ def test_almost_collapsed_features_score_nothing_either():
         picture=lambda picture: 1 + 1e-8 * noise.standard_normal(4),
         text=lambda text: 1 + 1e-8 * noise.standard_normal(4),
     )
-    assert Retrieval(pairs=scenes(num_scenes=30))(subject).metrics["rsum"] == 0
+    assert Retrieval(pairs=scene_images(num_scenes=30))(subject).metrics["rsum"] == 0
 
 
 def test_zero_features_score_nothing():
     subject = stand_in(picture=lambda picture: np.zeros(64), text=random_features)
-    assert Retrieval(pairs=scenes(num_scenes=30))(subject).metrics["rsum"] == 0
+    assert Retrieval(pairs=scene_images(num_scenes=30))(subject).metrics["rsum"] == 0
 
 
 def test_a_perfect_model_scores_everything():
-    pairs = scenes(num_scenes=30, captions_per_image=5)
+    pairs = scene_images(num_scenes=30, captions_per_image=5)
     names = {
         np.array(image()).tobytes(): captions[0] for image, captions in zip(pairs.images, pairs.captions, strict=True)
     }
@@ -92,7 +92,7 @@ def test_a_perfect_model_scores_everything():
 
 
 def test_scenes_have_different_captions():
-    pairs = scenes(num_scenes=200)
+    pairs = scene_images(num_scenes=200)
     assert len({caption for captions in pairs.captions for caption in captions}) == 200
 
 
@@ -108,7 +108,7 @@ def test_csv_rows_of_one_image_belong_together(folder):
         csv.writer(file).writerows(
             [["image", "caption", "id"], ["1.png", "a, b", 1], ["0.png", "c", 0], ["1.png", "d", 1]]
         )
-    pairs = captions_csv(captions_path=str(folder / "captions.csv"), image_folder=str(folder))
+    pairs = csv_images(captions_path=str(folder / "captions.csv"), image_folder=str(folder))
     assert pairs.captions == [["a, b", "d"], ["c"]]
     assert np.array(pairs.images[0]())[0, 0, 0] == 50
 
@@ -120,22 +120,22 @@ def test_karpathy_split(folder):
     ]
     path = folder / "dataset.json"
     path.write_text(json.dumps({"images": entries}))
-    assert karpathy(captions_path=str(path), image_folder=str(folder)).captions == [["text 1"], ["text 2"]]
-    assert len(karpathy(captions_path=str(path), image_folder=str(folder), split=None).images) == 3
+    assert karpathy_images(captions_path=str(path), image_folder=str(folder)).captions == [["text 1"], ["text 2"]]
+    assert len(karpathy_images(captions_path=str(path), image_folder=str(folder), split=None).images) == 3
     with pytest.raises(UserError, match=r"split=dev: no such images .* test, train"):
-        karpathy(captions_path=str(path), image_folder=str(folder), split="dev")
+        karpathy_images(captions_path=str(path), image_folder=str(folder), split="dev")
 
 
 def test_errors_say_what_to_do(folder):
     path = folder / "captions.csv"
     path.write_text("image,caption,id\nmissing.png,text,0\n")
     with pytest.raises(UserError, match=r"missing.png"):
-        captions_csv(captions_path=str(path), image_folder=str(folder))
+        csv_images(captions_path=str(path), image_folder=str(folder))
     path.write_text("picture,text\n0.png,text\n")
     with pytest.raises(UserError, match="expected a csv file with image,caption,id"):
-        captions_csv(captions_path=str(path), image_folder=str(folder))
+        csv_images(captions_path=str(path), image_folder=str(folder))
     with pytest.raises(UserError, match="captions_path: expected"):
-        karpathy(captions_path=None, image_folder=str(folder))
+        karpathy_images(captions_path=None, image_folder=str(folder))
     with pytest.raises(ValueError, match="none may be empty"):
         CaptionedImages([lambda: Image.new("RGB", (1, 1))], [[]], {})
 
@@ -143,7 +143,9 @@ def test_errors_say_what_to_do(folder):
 @pytest.mark.shared
 def test_real_karpathy_file_and_csv_agree():
     root = SHARED / "data" / "coco_captions_subset"
-    from_csv = captions_csv(captions_path=str(root / "captions.csv"), image_folder=str(root / "images"))
-    from_json = karpathy(captions_path=str(root / "dataset_coco_subset.json"), image_folder=str(root), split=None)
+    from_csv = csv_images(captions_path=str(root / "captions.csv"), image_folder=str(root / "images"))
+    from_json = karpathy_images(
+        captions_path=str(root / "dataset_coco_subset.json"), image_folder=str(root), split=None
+    )
     assert len(from_csv.images) == len(from_json.images) == 111
     assert sum(map(len, from_csv.captions)) == sum(map(len, from_json.captions))

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from models.captioner.vocabulary import Vocabulary
-from training.captioning.annotations import AnnotatedImage
+from pairs.annotations import AnnotatedImage
+from pairs.labels import Labels, make_labels
 from training.captioning.data import LabelledGrids
-from training.captioning.labels import Labels, make_labels
 from training.captioning.prepare_labels import prepare
 
 
@@ -57,5 +57,5 @@ def numbered_source(images: int, captions_each: int = 7, **changed) -> LabelledG
     labels = numbered_labels(images, captions_each)
     grids = {image.id: np.full((4, 3), i, np.float16) for i, image in enumerate(labels.images)}
     embeddings = {image.id: np.eye(images, dtype=np.float32)[i] for i, image in enumerate(labels.images)}
-    arguments = {"grids": grids, "embeddings": embeddings, "references": labels.all_words} | changed
+    arguments = {"grids": grids, "embeddings": embeddings, "references": labels.whole_captions} | changed
     return LabelledGrids(labels, **arguments)

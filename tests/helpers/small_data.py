@@ -16,10 +16,11 @@ from torch import nn
 from models.clip.text import TextTransformer
 from models.clip.vision import ModifiedResNet, VisionTransformer
 from pairs.augment import Augment
-from pairs.batches import Pairs, Splits
+from pairs.batches import Pairs, PairSplits
 from training.contrastive.losses import ClipLoss
-from training.fit import Plan
-from training.optimization import Cosine, adamw
+from training.fit import TrainingPlan
+from training.optimization import adamw
+from training.schedules import cosine
 
 COLOURS = ["red", "green", "blue", "white", "black", "yellow", "cyan", "magenta"]
 _RGB = [(255, 0, 0), (0, 160, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (255, 255, 0), (0, 255, 255), (255, 0, 255)]
@@ -78,12 +79,12 @@ def write_shard(path: Path, numbers: range, *, broken: tuple[int, ...] = ()) -> 
     path.with_name(f"{path.stem}_stats.json").write_text(json.dumps({"successes": len(numbers)}))
 
 
-def eight_pairs(augment: Augment | None = None, captions_each: int = 2) -> Splits:
+def eight_pairs(augment: Augment | None = None, captions_each: int = 2) -> PairSplits:
     """Eight colours in memory, held out and trained on alike."""
     images = torch.stack([torch.from_numpy(np.array(square(n, 32))).permute(2, 0, 1) for n in range(8)])
     captions = [[caption(n), f"something {COLOURS[n]}"][:captions_each] for n in range(8)]
     pairs = Pairs(images, np.arange(8), captions, np.arange(8), augment or Augment(crop="center"))
-    return Splits(pairs, {"squares": pairs})
+    return PairSplits(pairs, {"squares": pairs})
 
 
 VISION = partial(VisionTransformer, resolution=32, patch_size=16, width=32, layers=1, heads=1, embed_dim=16)
@@ -109,22 +110,22 @@ class Dropped(nn.Module):
         return self.dropout(self.inner(tokens))
 
 
-def plan(folder: Path, **changed) -> Plan:
+def plan(folder: Path, **changed) -> TrainingPlan:
     """For a run of seconds."""
     defaults = {
         "output_path": str(folder),
         "optimizer": partial(adamw, lr=3e-3, weight_decay=0.01),
-        "schedule": partial(Cosine, warmup_steps=2),
+        "schedule": partial(cosine, warmup_steps=2),
         "epochs": 4,
         "batch_size": 4,
         "device": "cpu",
     }
-    return Plan(**(defaults | changed))
+    return TrainingPlan(**(defaults | changed))
 
 
 def arguments(folder: Path, **changed) -> dict:
     """Of `train`, for the eight pairs; what is changed may be its own or the plan's."""
-    of_plan = {field.name for field in fields(Plan)}
+    of_plan = {field.name for field in fields(TrainingPlan)}
     planned = {key: value for key, value in changed.items() if key in of_plan}
     own = {key: value for key, value in changed.items() if key not in of_plan}
     defaults = {"data": eight_pairs(), "vision": VISION, "text": TEXT, "loss": ClipLoss()}

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from models.captioner.model import Captioner
+from pairs.labels import make_labels, make_vocabulary
 from tests.helpers.caption_files import annotated
 from tests.helpers.small_data import plan
 from training.captioning.data import CaptionData, LabelledGrids
-from training.captioning.labels import make_labels, make_vocabulary
 from training.captioning.rewards import RewardImages
-from training.fit import Plan
-from training.optimization import Constant, adam
+from training.fit import TrainingPlan
+from training.optimization import adam
+from training.schedules import constant
 
 COLOURS, SHAPES = ["red", "green", "blue", "white"], ["square", "circle", "star"]
 FEATURES = {"model_name": "tiny", "resolution": 64, "resize": "squash", "weights_sha256": "0" * 64}
@@ -31,7 +32,7 @@ def toy_data(captions_per_image: int = 2, *, embeddings: bool = True) -> Caption
     for i, (colour, shape) in enumerate(pairs):
         rows = codes[[COLOURS.index(colour), len(COLOURS) + SHAPES.index(shape)]]
         grids[str(i)], vectors[str(i)] = rows, rows.sum(axis=0) / np.sqrt(2)
-    source = LabelledGrids(labels, grids, vectors if embeddings else None, labels.known_words, captions_per_image)
+    source = LabelledGrids(labels, grids, vectors if embeddings else None, labels.known_captions, captions_per_image)
     return CaptionData(source, source, labels.vocabulary)
 
 
@@ -47,8 +48,8 @@ def fresh_captioner(data: CaptionData, *, seed: int = 0, **changed) -> Captioner
     return model
 
 
-def toy_plan(folder: Path, **changed) -> Plan:
-    defaults = {"optimizer": partial(adam, lr=5e-3), "schedule": Constant, "epochs": 2, "batch_size": 6}
+def toy_plan(folder: Path, **changed) -> TrainingPlan:
+    defaults = {"optimizer": partial(adam, lr=5e-3), "schedule": constant, "epochs": 2, "batch_size": 6}
     return plan(folder, **(defaults | changed))
 
 
@@ -64,5 +65,5 @@ class Says:
 
     def __call__(self, images: RewardImages, captions: list[str]) -> Tensor:
         self.calls += 1
-        assert len(images.references) == len(captions)
+        assert len(images.references) * images.captions_each == len(captions)
         return torch.tensor([float(sum(word in self.words for word in caption.split())) for caption in captions])

@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from media.caption_files import Caption, CaptionedFile, read_captions_csv, read_karpathy
+from media.caption_files import Caption, CaptionedFile, check_distinct, read_captions, read_captions_csv, read_karpathy
 from tests.helpers.shared_data import SHARED
 from utils.errors import UserError
 
@@ -70,20 +70,32 @@ def test_missing_file(tmp_path, read):
 def test_csv_rows_of_an_image_come_together(tmp_path):
     path = write(tmp_path / "x.csv", '\ufeffimage,caption,id\nb/1.jpg, "one, two",5\n0.jpg,c,0\nb/1.jpg,d,5\n')
     assert read_captions_csv(path, key="x") == [
-        CaptionedFile(("b/1.jpg", "1.jpg"), "1", 5, (Caption("one, two"), Caption("d"))),
+        CaptionedFile(("b/1.jpg", "1.jpg"), "5", 5, (Caption("one, two"), Caption("d"))),
         CaptionedFile(("0.jpg",), "0", 0, (Caption("c"),)),
     ]
-    assert [image.number for image in read_captions_csv(path, key="x", need_ids=False)] == [0, 1]
+    assert read_captions_csv(path, key="x", need_numbers=True) == read_captions(path, key="x")
 
 
 def test_csv_without_ids(tmp_path):
     path = write(tmp_path / "x.csv", "image,caption\na.jpg,b\nc.jpg,d\na.jpg,e\n")
-    assert [(image.number, image.texts) for image in read_captions_csv(path, key="x", need_ids=False)] == [
-        (0, ["b", "e"]),
-        (1, ["d"]),
+    assert [(image.id, image.number, image.texts) for image in read_captions_csv(path, key="x")] == [
+        ("a", 0, ["b", "e"]),
+        ("c", 1, ["d"]),
     ]
     with pytest.raises(UserError, match="missing: id"):
-        read_captions_csv(path, key="x")
+        read_captions_csv(path, key="x", need_numbers=True)
+
+
+def test_csv_with_names_as_ids_and_splits(tmp_path):
+    path = write(tmp_path / "x.CSV", "image,caption,id,split\na/1.jpg,b,one,val\nb/1.jpg,d,,\na/1.jpg,e,one,\n")
+    found = read_captions(path, key="x")
+    assert [(image.id, image.stem, image.split, image.texts) for image in found] == [
+        ("one", "1", "val", ["b", "e"]),
+        ("1", "1", "", ["d"]),
+    ]
+    check_distinct([image.id for image in found], "x")
+    with pytest.raises(UserError, match=r"x: the id 1 stands for several images"):
+        check_distinct([image.stem for image in found], "x")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +112,7 @@ def test_csv_without_ids(tmp_path):
 )
 def test_mistakes_in_csv(tmp_path, text, message):
     with pytest.raises(UserError, match=rf"data_path=.*x\.csv.*{message}"):
-        read_captions_csv(write(tmp_path / "x.csv", text), key="data_path")
+        read_captions_csv(write(tmp_path / "x.csv", text), key="data_path", need_numbers=True)
 
 
 @pytest.mark.shared
@@ -112,7 +124,7 @@ def test_genuine_flickr8k_files(tmp_path):
     assert [sum(image.split == split for image in images) for split in ("train", "val", "test")] == [6000, 1000, 1000]
     assert all(len(image.captions) == 5 and all(each.tokens for each in image.captions) for image in images)
     (tmp_path / "x.csv").write_bytes(gzip.decompress((folder / "captions_shariatnia_format.csv.gz").read_bytes()))
-    rows = read_captions_csv(tmp_path / "x.csv", key="x")
+    rows = read_captions_csv(tmp_path / "x.csv", key="x", need_numbers=True)
     assert sum(len(image.captions) for image in rows) == 40455
     assert [image.number for image in rows] == list(range(8091))
 

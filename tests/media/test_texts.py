@@ -107,6 +107,12 @@ def test_sentences_are_those_of_the_original(tmp_path):
     assert list(read_texts(one))[1] == ("two cats", "dataset.json, image 42, sentence 2")
 
 
+def test_annotations_may_be_a_csv_file(tmp_path):
+    (tmp_path / "captions.csv").write_text("image,caption,id\na/1.jpg,A dog. ,one\nb.jpg,Two,\na/1.jpg,It sits,one\n")
+    found = find_texts(annotations=tmp_path / "captions.csv")
+    assert [(item.name, item.texts) for item in found] == [("one", ("a dog", "it sits")), ("b", ("two",))]
+
+
 def test_annotations_come_besides_texts(tmp_path):
     path = annotations(tmp_path / "dataset.json", ("texts.jpg", "test", ["a"], {}), ("b.jpg", "test", ["b"], {}))
     (tmp_path / "captions.txt").write_text("one")

@@ -61,7 +61,7 @@ def test_numbers_of_one_scene_stay_what_they_are():
 
 @pytest.mark.parametrize("resolution", [32, 64, 96, 224])
 def test_shape_and_type(resolution):
-    image, caption, number = Scenes(1, resolution=resolution)[0]
+    image, caption, number = Scenes(1, size_px=resolution)[0]
     assert (image.shape, image.dtype) == ((resolution, resolution, 3), np.uint8)
     assert isinstance(caption, str)
     assert 0 <= number < 2**63
@@ -195,7 +195,7 @@ def test_every_place_takes_up_to_five_small_ones():
     assert all(arrangements(place, "small", count) for place in PLACES for count in range(1, 6))
 
 
-@pytest.mark.parametrize("wrong", [{"num": 0}, {"num": 1, "resolution": 0}])
+@pytest.mark.parametrize("wrong", [{"num": 0}, {"num": 1, "size_px": 0}])
 def test_wrong_arguments(wrong):
     with pytest.raises(UserError):
         Scenes(**wrong)

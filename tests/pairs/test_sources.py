@@ -9,24 +9,24 @@ import pytest
 import torch
 
 from pairs.augment import Augment, erase, fit, jitter, shift
-from pairs.batches import View
+from pairs.batches import InputSize
 from pairs.loading import Loading
 from pairs.picture_folders import Folder
-from pairs.sources import captions_csv, class_folders, held_out_ids, karpathy, mixture, scenes
-from pairs.tar_shards import find_shards, read_shard, tar_shards
+from pairs.sources import class_pairs, csv_pairs, held_out_ids, karpathy_pairs, mixed_pairs, scene_pairs
+from pairs.tar_shards import find_shards, read_shard, shard_pairs
 from tests.helpers.small_data import COLOURS, caption, eight_pairs, jpeg, write_csv, write_images, write_shard
 from utils.errors import UserError
 
 PLAIN = Augment(crop="center")
-VIEW = View(16)
+SIZE = InputSize(16)
 
 
 def all_rows(pairs):
-    return pairs.batch(torch.arange(len(pairs)), VIEW)
+    return pairs.batch(torch.arange(len(pairs)), SIZE)
 
 
 def test_csv_is_split_by_image_id_without_leakage(tmp_path):
-    splits = captions_csv(
+    splits = csv_pairs(
         path=str(write_csv(tmp_path, count=10, captions_each=5)), images=str(tmp_path / "images"), augment=PLAIN
     )
     train, held_out = splits.train, splits.validation["captions"]
@@ -54,12 +54,12 @@ def test_held_out_ids_are_those_of_seed_1():
 def test_csv_mistakes_are_named(tmp_path, text, message):
     (tmp_path / "captions.csv").write_text(text)
     with pytest.raises(UserError, match=message):
-        captions_csv(path=str(tmp_path / "captions.csv"), images=str(tmp_path), augment=PLAIN)
+        csv_pairs(path=str(tmp_path / "captions.csv"), images=str(tmp_path), augment=PLAIN)
 
 
 def test_missing_image_is_named(tmp_path):
     (tmp_path / "captions.csv").write_text("image,caption,id\n" + "".join(f"{i}.jpg,b,{i}\n" for i in range(10)))
-    splits = captions_csv(path=str(tmp_path / "captions.csv"), images=str(tmp_path), augment=PLAIN)
+    splits = csv_pairs(path=str(tmp_path / "captions.csv"), images=str(tmp_path), augment=PLAIN)
     with pytest.raises(UserError, match=r"\.jpg: the image cannot be read"):
         all_rows(splits.train)
 
@@ -80,14 +80,14 @@ def write_karpathy(folder, with_cocoid: bool):
 @pytest.mark.parametrize("with_cocoid", [True, False])
 def test_karpathy_splits_by_its_field_and_restval_joins_train(tmp_path, with_cocoid):
     path = write_karpathy(tmp_path, with_cocoid)
-    splits = karpathy(path=str(path), images=str(tmp_path / "images"), augment=PLAIN, cache=True)
+    splits = karpathy_pairs(path=str(path), images=str(tmp_path / "images"), augment=PLAIN, cache=True)
     first = 100 if with_cocoid else 0
     assert set(splits.train.ids - first) == {0, 1, 4, 5}
     assert set(splits.validation["captions"].ids - first) == {2}
     assert len(splits.train) == 20
     assert all_rows(splits.train).images.shape == (20, 3, 16, 16)
     with pytest.raises(UserError, match="validation_split=vla: did you mean val"):
-        karpathy(path=str(path), images=str(tmp_path), augment=PLAIN, validation_split="vla")
+        karpathy_pairs(path=str(path), images=str(tmp_path), augment=PLAIN, validation_split="vla")
 
 
 def test_class_folders_in_a_folder_and_in_a_zip_are_the_same(tmp_path):
@@ -98,7 +98,7 @@ def test_class_folders_in_a_folder_and_in_a_zip_are_the_same(tmp_path):
                 archive.writestr(name, jpeg(number))
         archive.extractall(tmp_path)
     sources = [
-        class_folders(
+        class_pairs(
             root=str(root), templates=["a photo of a {}", "the {}"], augment=PLAIN, validation_share=0.2, cache=cache
         )
         for root, cache in ((tmp_path / "photos.zip/train", True), (tmp_path / "train", False))
@@ -109,33 +109,33 @@ def test_class_folders_in_a_folder_and_in_a_zip_are_the_same(tmp_path):
     assert set(zipped.captions) == {"a photo of a polar bear", "a photo of a cat"}
     assert set(zipped.ids.tolist()) == {0, 1}
     assert len(zipped.ids) == 16
-    drawn = sources[0].train.batch(torch.arange(16), VIEW, torch.Generator().manual_seed(0))
+    drawn = sources[0].train.batch(torch.arange(16), SIZE, torch.Generator().manual_seed(0))
     assert "the polar bear" in drawn.captions  # a template is drawn each time
     with pytest.raises(UserError, match="no such folder or zip"):
         Folder(tmp_path / "nothing.zip")
 
 
 def test_scenes_held_out_show_facts_never_trained_on():
-    splits = scenes(count=60, validation_count=20, size_px=32, augment=PLAIN)
+    splits = scene_pairs(count=60, validation_count=20, size_px=32, augment=PLAIN)
     assert not set(splits.train.ids) & set(splits.validation["scenes"].ids)
     assert len(set(splits.validation["scenes"].ids)) == 20
     assert all_rows(splits.train).images.shape == (60, 3, 16, 16)
 
 
 def test_mixture_shows_rows_by_weight_and_keeps_ids_apart():
-    one, two = eight_pairs(), scenes(count=20, validation_count=4, size_px=32, augment=PLAIN)
-    mixed = mixture(sources=[one, two], weights=[2.5, 0.5])
+    one, two = eight_pairs(), scene_pairs(count=20, validation_count=4, size_px=32, augment=PLAIN)
+    mixed = mixed_pairs(sources=[one, two], weights=[2.5, 0.5])
     assert len(mixed.train) == 20 + 10
     order = mixed.train.order(torch.Generator().manual_seed(0))
     times = torch.bincount(order, minlength=28)
     assert set(times[:8].tolist()) == {2, 3}
     assert times[8:].max() == 1
     assert times.sum() == 30
-    batch = next(mixed.train.batches(VIEW, Loading(30), epoch=0))
+    batch = next(mixed.train.batches(SIZE, Loading(30), epoch=0))
     assert set((batch.ids >> 40).tolist()) == {0, 1}
     assert set(mixed.validation) == {"squares", "scenes"}
     with pytest.raises(UserError, match="a weight for each source"):
-        mixture(sources=[one], weights=[1.0, 1.0])
+        mixed_pairs(sources=[one], weights=[1.0, 1.0])
 
 
 def flat(lists: list[list[int]]) -> list[int]:
@@ -149,28 +149,28 @@ def rows_of(batches) -> list[list[int]]:
 def test_batches_can_be_asked_for_from_any_point():
     pairs = eight_pairs(Augment("shift", flip=True, colour=0.3, erase=0.5)).train
     loading = Loading(2, seed=3)
-    whole = list(pairs.batches(VIEW, loading, epoch=1))
-    later = list(pairs.batches(VIEW, loading, epoch=1, start=2))
+    whole = list(pairs.batches(SIZE, loading, epoch=1))
+    later = list(pairs.batches(SIZE, loading, epoch=1, start=2))
     assert len(whole) == 4
     for one, other in zip(whole[2:], later, strict=True):
         assert one.images.equal(other.images)
         assert one.captions == other.captions
     assert sorted(flat(rows_of(whole))) == list(range(8))
-    assert rows_of(whole) != rows_of(pairs.batches(VIEW, loading, epoch=2))
-    assert rows_of(whole) != rows_of(pairs.batches(VIEW, Loading(2, seed=4), epoch=1))
+    assert rows_of(whole) != rows_of(pairs.batches(SIZE, loading, epoch=2))
+    assert rows_of(whole) != rows_of(pairs.batches(SIZE, Loading(2, seed=4), epoch=1))
 
 
 def test_processes_share_a_batch_without_overlap():
     pairs = eight_pairs().train
-    alone = rows_of(pairs.batches(VIEW, Loading(4), epoch=0))
-    shares = [rows_of(pairs.batches(VIEW, Loading(2, rank=rank, world=2), epoch=0)) for rank in range(2)]
+    alone = rows_of(pairs.batches(SIZE, Loading(4), epoch=0))
+    shares = [rows_of(pairs.batches(SIZE, Loading(2, rank=rank, world=2), epoch=0)) for rank in range(2)]
     assert [a + b for a, b in zip(*shares, strict=True)] == alone
 
 
 def test_workers_change_nothing():
     pairs = eight_pairs(Augment("resized", scale=(0.3, 1.0))).train
-    alone = list(pairs.batches(VIEW, Loading(2), epoch=0))
-    ahead = list(pairs.batches(VIEW, Loading(2, workers=2), epoch=0))
+    alone = list(pairs.batches(SIZE, Loading(2), epoch=0))
+    ahead = list(pairs.batches(SIZE, Loading(2, workers=2), epoch=0))
     assert all(a.images.equal(b.images) and a.captions == b.captions for a, b in zip(alone, ahead, strict=True))
 
 
@@ -186,7 +186,7 @@ def consumed(stream, loading: Loading, consumer: int, consumers: int, count: int
 
 def test_shards_are_shared_among_ranks_and_workers_without_overlap(tmp_path):
     path = write_shards(tmp_path, count=9)
-    stream = tar_shards(path=path, augment=PLAIN, buffer=5).train
+    stream = shard_pairs(path=path, augment=PLAIN, buffer=5).train
     assert stream.samples_per_epoch == 48
     shares = [consumed(stream, Loading(2), consumer, 4, 12) for consumer in range(4)]
     assert sorted(flat(shares)) == list(range(48))  # the ninth is held out
@@ -196,18 +196,18 @@ def test_shards_are_shared_among_ranks_and_workers_without_overlap(tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_stream_goes_on_from_any_batch(tmp_path, workers):
-    stream = tar_shards(
+    stream = shard_pairs(
         path=write_shards(tmp_path, broken=(3, 20)), augment=Augment("square", flip=True), buffer=7, validation_shards=2
     ).train
     loading = Loading(4, seed=1, workers=workers)
-    whole = list(stream.batches(VIEW, loading, epoch=0))
-    later = list(stream.batches(VIEW, loading, epoch=0, start=3))
+    whole = list(stream.batches(SIZE, loading, epoch=0))
+    later = list(stream.batches(SIZE, loading, epoch=0, start=3))
     assert len(whole) == 9
     for one, other in zip(whole[3:], later, strict=True):
         assert one.images.equal(other.images)
         assert one.captions == other.captions
     assert 1 <= sum(batch.unreadable for batch in whole) <= 6  # a stand-in can be broken too
-    assert rows_of(whole) != rows_of(stream.batches(VIEW, loading, epoch=1))
+    assert rows_of(whole) != rows_of(stream.batches(SIZE, loading, epoch=1))
     assert not set(flat(rows_of(whole))) & {3, 20}
 
 
@@ -240,7 +240,7 @@ def test_shards_are_found(tmp_path):
         find_shards(f"{tmp_path}/{{00000..00003}}.tar")
     (tmp_path / "00000_stats.json").unlink()
     with pytest.raises(UserError, match=r"give data\.samples_per_epoch"):
-        tar_shards(path=str(tmp_path), augment=PLAIN)
+        shard_pairs(path=str(tmp_path), augment=PLAIN)
 
 
 def noise(height: int, width: int, count: int = 4) -> torch.Tensor:

@@ -8,18 +8,8 @@ from torch import nn
 
 from models.clip.model import CLIP
 from tests.helpers.small_data import RESNET, TEXT
-from training.optimization import (
-    Constant,
-    Cosine,
-    MovingAverage,
-    Noam,
-    Plateau,
-    adam,
-    adamw,
-    learning_rates,
-    noam,
-    warmup_cosine,
-)
+from training.optimization import adam, adamw, learning_rates, moving_average
+from training.schedules import constant, cosine, cosine_share, noam, noam_share, plateau
 from training.task import Goal
 from utils.errors import UserError
 
@@ -57,23 +47,22 @@ def test_towers_have_their_own_rates():
 
 
 def test_cosine_with_warm_up():
-    share = partial(warmup_cosine, total_steps=110, warmup_steps=10, final_share=0.01)
+    share = partial(cosine_share, total_steps=110, warmup_steps=10, final_share=0.01)
     assert [share(step) for step in (0, 4, 9, 10)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
     assert share(60) == pytest.approx(0.01 + 0.99 * 0.5)
     assert share(85) == pytest.approx(0.01 + 0.99 * (1 + math.cos(0.75 * math.pi)) / 2)
     assert share(110) == share(1000) == pytest.approx(0.01)
-    assert warmup_cosine(0, total_steps=1, warmup_steps=0) == 1
+    assert cosine_share(0, total_steps=1, warmup_steps=0) == 1
 
 
 def test_cosine_sets_each_groups_rate():
     model = nn.Linear(2, 2)
     optimizer = adamw(list(model.named_parameters()), lr=1.0, towers={"bias": {"lr": 0.5}})
-    schedule = Cosine(optimizer, 10, warmup_steps=2)
+    schedule = cosine(optimizer, 10, warmup_steps=2)
     assert learning_rates(optimizer) == {"all": 0.5, "bias": 0.25}
     optimizer.step()
     for _ in range(6):
-        schedule.after_step()
-    schedule.after_epoch(1.0)
+        schedule.step()
     assert learning_rates(optimizer) == pytest.approx({"all": 0.5, "bias": 0.25})
 
 
@@ -82,33 +71,33 @@ def test_noam_is_the_papers_formula():
     width, warmup, steps = 512, 20_000, 25 * 567
     for s in (1, 100, 9999, steps, 20_000, 20_001, 80_000):
         expected = width**-0.5 * min(s**-0.5, s * warmup**-1.5)
-        assert (width * warmup) ** -0.5 * noam(s - 1, warmup_steps=warmup) == pytest.approx(expected)
+        assert (width * warmup) ** -0.5 * noam_share(s - 1, warmup_steps=warmup) == pytest.approx(expected)
     # The original's run ends before it has its peak rate of 3.125e-4.
-    assert 3.125e-4 * noam(steps - 1, warmup_steps=warmup) == pytest.approx(2.215e-4, rel=1e-3)
+    assert 3.125e-4 * noam_share(steps - 1, warmup_steps=warmup) == pytest.approx(2.215e-4, rel=1e-3)
 
 
 def test_noam_warms_up_for_a_share_of_the_run():
     optimizer = adam(list(nn.Linear(2, 2).named_parameters()), lr=1.0)
-    schedule = Noam(optimizer, 40, warmup_share=0.1)
+    schedule = noam(optimizer, 40, warmup_share=0.1)
     rates = []
     for _ in range(8):
         rates.append(learning_rates(optimizer)["all"])
         optimizer.step()
-        schedule.after_step()
+        schedule.step()
     assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 0.8**0.5, (4 / 6) ** 0.5, (4 / 7) ** 0.5, 0.5**0.5])
 
 
 @pytest.mark.parametrize("given", [{}, {"warmup_steps": 10, "warmup_share": 0.1}])
 def test_noam_takes_one_warm_up(given):
     with pytest.raises(UserError, match=r"warmup_steps=.*expected one of them"):
-        Noam(adam(list(nn.Linear(2, 2).named_parameters()), lr=1.0), 40, **given)
+        noam(adam(list(nn.Linear(2, 2).named_parameters()), lr=1.0), 40, **given)
 
 
 def test_constant_is_constant():
     optimizer = adam(list(nn.Linear(2, 2).named_parameters()), lr=0.5)
-    schedule = Constant(optimizer, 10)
-    schedule.after_step()
-    schedule.after_epoch(1.0)
+    schedule = constant(optimizer, 10)
+    optimizer.step()
+    schedule.step()
     schedule.load_state_dict(schedule.state_dict())
     assert learning_rates(optimizer) == {"all": 0.5}
     assert all(group["weight_decay"] == 0 for group in optimizer.param_groups)
@@ -124,11 +113,10 @@ def test_goal_tells_the_better_of_two():
 
 def test_plateau_waits_for_patience_epochs():
     optimizer = adamw(list(nn.Linear(2, 2).named_parameters()), lr=1.0)
-    schedule = Plateau(optimizer, 100, factor=0.8, patience=1)
+    schedule = plateau(optimizer, 100, factor=0.8, patience=1)
     rates = []
     for loss in (3.0, 2.0, 2.0, 2.0, 1.0):
-        schedule.after_step()
-        schedule.after_epoch(loss)
+        schedule.step(loss)
         rates.append(learning_rates(optimizer)["all"])
     assert rates == pytest.approx([1, 1, 1, 0.8, 0.8])
 
@@ -136,12 +124,24 @@ def test_plateau_waits_for_patience_epochs():
 def test_moving_average():
     model = nn.Linear(1, 1, bias=False)
     model.weight.data.fill_(0.0)
-    average = MovingAverage(model, decay=0.5)
+    average = moving_average(model, decay=0.5)
     model.weight.data.fill_(1.0)
-    average.update(model, step=1)  # (1 + 1) / (10 + 1)
-    assert average.state["weight"].item() == pytest.approx(1 - 2 / 11)
-    average.update(model, step=100)
-    assert average.state["weight"].item() == pytest.approx(1 - 1 / 11)
-    with average.in_place_of(model):
-        assert model.weight.item() == pytest.approx(1 - 1 / 11)
+    average.update_parameters(model)  # (1 + 1) / (10 + 1)
+    assert average.module.weight.item() == pytest.approx(1 - 2 / 11)
+    average.n_averaged.fill_(100)
+    average.update_parameters(model)
+    assert average.module.weight.item() == pytest.approx(1 - 1 / 11)
     assert model.weight.item() == 1
+
+
+def test_running_statistics_are_averaged_and_batches_counted():
+    """Of BatchNorm: means and variances belong to the weights they were seen with."""
+    model = nn.BatchNorm1d(1)
+    average = moving_average(model, decay=0.5)
+    for value in (8.0, 2.0):
+        model.running_mean.fill_(value)
+        model.num_batches_tracked += 3
+        average.update_parameters(model)
+    first = 8 * (1 - 2 / 11)
+    assert average.module.running_mean.item() == pytest.approx(first * 3 / 12 + 2 * (1 - 3 / 12))
+    assert average.module.num_batches_tracked.item() == 6

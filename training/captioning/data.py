@@ -3,8 +3,8 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,17 +13,15 @@ from torch import Tensor
 
 from extraction.one_thread import use_one_thread_here
 from models.captioner.vocabulary import Vocabulary
+from pairs.labels import Labels
 from pairs.loading import Loading, generator_for, shared_out, whole_batches
 from training.captioning.features import Embeddings, Grids
-from training.captioning.labels import Labels
 from utils.errors import UserError, check_count
-
-Caption = list[str]  # words
 
 
 @dataclass(frozen=True)
 class CaptionBatch:
-    """b images with k captions each as labels and all their captions as words.
+    """b images with k captions each as labels and all their captions, words with blanks between.
 
     `labels` = [0, words, 0 ...]; `mask` is 1 from the first 0 to the 0 that ends a caption, both included.
     """
@@ -32,7 +30,7 @@ class CaptionBatch:
     grid_mask: Bool[Tensor, "b n"] | None  # False where an image has fewer tokens; None where all have n
     labels: Int64[Tensor, "b k t"]
     mask: Float32[Tensor, "b k t"]
-    references: list[list[Caption]]
+    references: list[list[str]]
     embeddings: Float32[Tensor, "b e"] | None  # of the reward model, of length 1
     image_ids: list[str]
 
@@ -45,39 +43,38 @@ class CaptionBatch:
         return len(self.image_ids)
 
 
-@runtime_checkable
-class CaptionSource(Protocol):
-    """Images with captions, in numbered batches or one after another."""
+def parts(batch: CaptionBatch, number: int, device: torch.device) -> Iterator[CaptionBatch]:
+    """Up to `number` parts of nearly the same size, one after another on the device.
 
-    def __len__(self) -> int: ...
-
-    def steps_per_epoch(self, loading: Loading) -> int: ...
-
-    def batches(self, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[CaptionBatch]:
-        """This process' share of batches `start`, `start` + 1, ... of an epoch: the same whenever it is asked."""
-        ...
-
-    def in_order(self, loading: Loading) -> Iterator[CaptionBatch]:
-        """Every image once, the last batch smaller; of several processes, each has every `world`-th image."""
-        ...
-
-    def all_references(self) -> Iterator[list[Caption]]:
-        """The captions of each image in turn, say for document frequencies. Features are not touched."""
-        ...
+    Embeddings stay where they are: rewards and metrics are computed on the CPU.
+    """
+    for rows in torch.arange(len(batch)).chunk(number):
+        some = slice(int(rows[0]), int(rows[-1]) + 1)
+        yield replace(
+            batch,
+            grids=batch.grids[some].to(device, non_blocking=True),
+            grid_mask=None if batch.grid_mask is None else batch.grid_mask[some].to(device, non_blocking=True),
+            labels=batch.labels[some].to(device, non_blocking=True),
+            mask=batch.mask[some].to(device, non_blocking=True),
+            references=batch.references[some],
+            embeddings=None if batch.embeddings is None else batch.embeddings[some],
+            image_ids=batch.image_ids[some],
+        )
 
 
 @dataclass(frozen=True)
 class LabelledGrids:
-    """Captions of `labels`, features by image id. `references` gives the captions of image number i as words.
+    """Captions of `labels`, features by image id: in numbered batches, or one after another.
 
-    `references` is `labels.known_words` for training, where CIDEr-D compares with what a captioner can say, and
-    `labels.all_words` for metrics. `loading.workers` are threads here: reading files is no work for Python.
+    `references` gives the captions of image number i: `labels.known_captions` for training, where CIDEr-D compares with
+    what a captioner can say, `labels.whole_captions` for metrics. `loading.workers` are threads here: reading files is
+    no work for Python.
     """
 
     labels: Labels
     grids: Grids
     embeddings: Embeddings | None
-    references: Callable[[int], list[Caption]]
+    references: Callable[[int], list[str]]
     captions_per_image: int = 5
 
     def __post_init__(self) -> None:
@@ -90,7 +87,10 @@ class LabelledGrids:
         return whole_batches(len(self), loading)
 
     def batches(self, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[CaptionBatch]:
-        """Batch k of all processes together is the same images with the same captions, however many processes."""
+        """This process' share of batches `start`, `start` + 1, ... of an epoch: the same whenever it is asked.
+
+        Batch k of all processes together is the same images with the same captions, however many processes.
+        """
         shares = shared_out(torch.randperm(len(self), generator=generator_for(loading.seed, epoch)), loading)
 
         def make(number: int) -> CaptionBatch:
@@ -101,6 +101,7 @@ class LabelledGrids:
         return ahead(make, range(start, len(shares)), threads=loading.workers)
 
     def in_order(self, loading: Loading) -> Iterator[CaptionBatch]:
+        """Every image once, the last batch smaller; of several processes, each has every `world`-th image."""
         own = range(loading.rank, len(self), loading.world)
 
         def make(number: int) -> CaptionBatch:
@@ -109,7 +110,8 @@ class LabelledGrids:
 
         return ahead(make, range(-(-len(own) // loading.batch_size)), threads=loading.workers)
 
-    def all_references(self) -> Iterator[list[Caption]]:
+    def all_references(self) -> Iterator[list[str]]:
+        """The captions of each image in turn, say for document frequencies. Features are not touched."""
         return map(self.references, range(len(self)))
 
     def batch(self, numbers: Sequence[int], draws: np.ndarray) -> CaptionBatch:
@@ -132,8 +134,8 @@ class CaptionData:
     `grid_settings` and `embedding_settings` are what the extractor noted beside them, {} where nothing is known.
     """
 
-    train: CaptionSource
-    validation: CaptionSource
+    train: LabelledGrids
+    validation: LabelledGrids
     vocabulary: Vocabulary
     grid_settings: Mapping[str, Any] = field(default_factory=dict)
     embedding_settings: Mapping[str, Any] = field(default_factory=dict)

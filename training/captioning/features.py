@@ -15,10 +15,10 @@ import h5py
 import numpy as np
 from jaxtyping import Float, Float32
 
+from pairs.labels import LabelledImage
 from store.hdf5 import RECORD
 from store.item_files import META
 from store.record import parse_record, read_record
-from training.captioning.labels import LabelledImage
 from utils.errors import UserError, some
 
 _HDF5_ENDINGS = (".h5", ".hdf5")

@@ -83,7 +83,7 @@ class GrammarTask:
         """UserError for `accumulation` other than 1: every caption is compared with every image."""
         if accumulation != 1:
             raise UserError(f"accumulation={accumulation}: the grammar's batches are computed whole, expected 1")
-        texts, logits = self.encode(batch, compute)
+        texts, logits = self.encode(self.model, batch, compute)
         # The logits stay with their process: the mean of the processes' gradients is that of all rows.
         images, texts = distributed.gather(batch.embeddings.to(compute.device)), distributed.gather(texts)
         values = self.loss.of_features(images, texts, self.model.logit_scale, logits)
@@ -92,11 +92,13 @@ class GrammarTask:
         detached: Values = {key: value.detach() for key, value in values.items()}
         return detached | {"accuracy": accuracy, "logit_scale": self.model.logit_scale.detach().exp()}
 
-    def encode(self, batch: GrammarBatch, compute: Compute) -> tuple[Float[Tensor, "b e"], Float[Tensor, "2*b 2"]]:
+    def encode(
+        self, model: CLIP, batch: GrammarBatch, compute: Compute
+    ) -> tuple[Float[Tensor, "b e"], Float[Tensor, "2*b 2"]]:
         """Captions as features, not normalised; and the head's logits for captions, then negatives."""
-        text = self.model.text
+        text = model.text
         texts = prefixed([*batch.captions, *(" ".join(negative.words) for negative in batch.negatives)], self.prefix)
-        tokens = self.model.tokenize(texts, truncate=True).to(compute.device, non_blocking=True)
+        tokens = model.tokenize(texts, truncate=True).to(compute.device, non_blocking=True)
         with compute.autocast():
             features = text.pooled(tokens)
             return text.project(features[: len(batch.captions)]).float(), self.loss.head(features).float()
@@ -105,26 +107,26 @@ class GrammarTask:
         self.model.clamp_logit_scale()
 
     @torch.no_grad()
-    def validate(self, compute: Compute, loading: Loading) -> dict[str, float]:
+    def validate(self, model: CLIP, compute: Compute, loading: Loading) -> dict[str, float]:
         """Losses over batches of the training's size, retrieval over all images, the head's mistakes.
 
         Every process does all of it.
         """
-        self.model.eval()
+        model.eval()
         findings = []
         for batch in self.data.validation.in_order(loading.batch_size):
-            texts, logits = self.encode(batch, compute)
+            texts, logits = self.encode(model, batch, compute)
             images = batch.embeddings.to(compute.device)
-            losses = self.loss.of_features(images, texts, self.model.logit_scale, logits)
+            losses = self.loss.of_features(images, texts, model.logit_scale, logits)
             findings.append(Finding.of(batch, texts, logits, losses))
         return {f"held_out/{key}": value for key, value in summary(findings).items()}
 
     def description(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"architecture": describe(self.model), "prefix": self.prefix}
 
-    def export(self, folder: Path) -> None:
+    def export(self, model: CLIP, folder: Path) -> None:
         """`grammar.pt`, in half precision: a CLIP model for `model_name=`, and the head."""
-        modules = {"model": self.model, "loss": self.loss}
+        modules = {"model": model, "loss": self.loss}
         content = {
             name: {key: value.detach().cpu().half() if value.is_floating_point() else value for key, value in state}
             for name, state in ((name, module.state_dict().items()) for name, module in modules.items())

@@ -10,16 +10,14 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from models.captioner.vocabulary import Vocabulary
+from pairs.annotations import TRAIN_SPLITS
+from pairs.label_files import open_labels
+from pairs.labels import Labels
 from pairs.loading import Loading, generator_for, shared_out, whole_batches
-from pairs.sources import given
-from training.captioning.annotations import TRAIN_SPLITS
-from training.captioning.data import LabelledGrids
 from training.captioning.features import Embeddings, open_embeddings
-from training.captioning.label_files import open_labels
-from training.captioning.labels import Labels
 from training.captioning.negatives import Negative, corrupt
-from training.captioning.sources import scenes as caption_scenes
-from utils.errors import UserError
+from training.captioning.sources import scene_captions
+from utils.errors import UserError, given_path
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class CaptionedEmbeddings:
 
     image_ids: Sequence[str]
     embeddings: Embeddings
-    references: Callable[[int], list[list[str]]]
+    references: Callable[[int], list[str]]
     vocabulary: Sequence[str]  # words for negatives
 
     def __len__(self) -> int:
@@ -64,9 +62,8 @@ class CaptionedEmbeddings:
         captions, negatives = [], []
         for number, seed in zip(numbers, seeds, strict=True):
             draw = Random(seed)
-            words = draw.choice(self.references(number))
-            captions.append(" ".join(words))
-            negatives.append(corrupt(words, self.vocabulary, draw))
+            captions.append(draw.choice(self.references(number)))
+            negatives.append(corrupt(captions[-1].split(" "), self.vocabulary, draw))
         ids = [self.image_ids[number] for number in numbers]
         embeddings = torch.from_numpy(np.stack([self.embeddings[image_id] for image_id in ids]))
         return GrammarBatch(embeddings, captions, negatives, ids)
@@ -78,16 +75,18 @@ class GrammarData:
     validation: CaptionedEmbeddings
 
 
-def karpathy(*, labels_path: str | None, embeddings_path: str | None, validation_split: str = "val") -> GrammarData:
+def stored_embeddings(
+    *, labels_path: str | None, embeddings_path: str | None, validation_split: str = "val"
+) -> GrammarData:
     """Labels of `--config-name caption_labels`, embeddings of the model that is tuned. Grids are not needed."""
     labels = open_labels(labels_path)
     train, validation = labels.take(TRAIN_SPLITS), labels.take([validation_split])
-    folder = given("embeddings_path", embeddings_path, "a folder or HDF5 file of image embeddings")
+    folder = given_path("embeddings_path", embeddings_path, "a folder or HDF5 file of image embeddings")
     embeddings = open_embeddings(folder, [*train.images, *validation.images])
     return GrammarData(_captioned(train, embeddings), _captioned(validation, embeddings))
 
 
-def scenes(
+def scene_embeddings(
     *,
     count: int,
     validation_count: int = 200,
@@ -98,7 +97,7 @@ def scenes(
     cache_path: str | None = None,
 ) -> GrammarData:
     """Drawn scenes, with the embeddings of `model_name`."""
-    data = caption_scenes(
+    data = scene_captions(
         count=count,
         validation_count=validation_count,
         seed=seed,
@@ -108,15 +107,13 @@ def scenes(
         cache_path=cache_path,
         word_count_threshold=0,
     )
-    train, validation = data.train, data.validation
-    assert isinstance(train, LabelledGrids)
-    assert isinstance(validation, LabelledGrids)
-    assert train.embeddings is not None
-    return GrammarData(_captioned(train.labels, train.embeddings), _captioned(validation.labels, train.embeddings))
+    assert data.train.embeddings is not None
+    train, validation = (_captioned(part.labels, data.train.embeddings) for part in (data.train, data.validation))
+    return GrammarData(train, validation)
 
 
 def _captioned(labels: Labels, embeddings: Embeddings) -> CaptionedEmbeddings:
     words = [word for word in labels.vocabulary.words if word != Vocabulary.unk]
     if len(words) < 2:
         raise UserError(f"the vocabulary has {len(words)} word(s): negatives need two to choose from")
-    return CaptionedEmbeddings([image.id for image in labels.images], embeddings, labels.all_words, words)
+    return CaptionedEmbeddings([image.id for image in labels.images], embeddings, labels.whole_captions, words)

@@ -51,7 +51,9 @@ def summary(findings: Sequence[Finding]) -> dict[str, float]:
     }
     images, texts = (torch.cat([getattr(finding, key) for finding in findings]).numpy() for key in ("images", "texts"))
     predicted = torch.cat([finding.grammatical for finding in findings])
-    metrics |= retrieval(images, texts) | confusion_metrics(predicted, torch.cat([truth(size) for size in sizes]))
+    metrics |= both_ways_recalls(images, texts) | confusion_metrics(
+        predicted, torch.cat([truth(size) for size in sizes])
+    )
     seen, found = Counter[str](), Counter[str]()
     for finding, size in zip(findings, sizes, strict=True):
         seen.update(finding.kinds)
@@ -65,7 +67,7 @@ def truth(captions: int) -> Bool[Tensor, " 2*b"]:
     return torch.arange(2 * captions) < captions
 
 
-def retrieval(images: Float[np.ndarray, "n e"], texts: Float[np.ndarray, "n e"]) -> dict[str, float]:
+def both_ways_recalls(images: Float[np.ndarray, "n e"], texts: Float[np.ndarray, "n e"]) -> dict[str, float]:
     """Recall at 1, 5 and 10 both ways, in percent; row k belongs to row k."""
     own = np.arange(len(images))
     ranks = {

@@ -12,12 +12,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from models.captioner.model import Captioner
-from training.agreement import sum_of_all
-from training.captioning.data import CaptionBatch, CaptionData
-from training.captioning.parts import parts
+from training.captioning.data import CaptionBatch, CaptionData, parts
 from training.captioning.rewards import Reward
 from training.compute import Compute
-from training.distributed import world_size
+from training.distributed import sum_of_all, world_size
 from training.task import Values
 from utils.errors import check_number
 

@@ -10,10 +10,10 @@ from PIL import Image, UnidentifiedImageError
 
 from evaluation.captions.cider import DocumentFrequency
 from models.captioner.vocabulary import Vocabulary
-from training.captioning.annotations import END_WORD, TRAIN_SPLITS, AnnotatedImage, read_annotations
-from training.captioning.label_files import write_hdf5, write_json
-from training.captioning.labels import LabelledImage, Labels, make_labels, make_vocabulary
-from utils.errors import UserError, check_count, check_option
+from pairs.annotations import END_WORD, TRAIN_SPLITS, AnnotatedImage, read_annotations
+from pairs.label_files import write_hdf5, write_json
+from pairs.labels import LabelledImage, Labels, make_labels, make_vocabulary
+from utils.errors import UserError, check_count, check_option, given_path
 from utils.progress_bar import progress_bar
 
 LabelFormat = Literal["hdf5", "json"]
@@ -36,9 +36,9 @@ def prepare(
     check_option("label_format", label_format, get_args(LabelFormat))
     check_option("vocabulary_from", vocabulary_from, get_args(VocabularyFrom))
     check_count("word_count_threshold", word_count_threshold, least=0)
-    if not annotations:
-        raise UserError("annotations: expected Karpathy's json, or a csv file with image,caption,id")
-    images = read_annotations(Path(annotations).expanduser())
+    images = read_annotations(
+        given_path("annotations", annotations, "Karpathy's json, or a csv file with image,caption,id")
+    )
 
     counted = of_split(images, vocabulary_from)
     vocabulary = make_vocabulary(images, counted, threshold=word_count_threshold)
@@ -82,12 +82,12 @@ def summary(images: Sequence[AnnotatedImage], counted: Sequence[AnnotatedImage],
         f"vocabulary: {len(known)} words; {dropped} of {len(words)} ({_percent(dropped, len(words))}) are too rare",
         f"{'split':<10}{'images':>10}{'captions':>10}{'UNK':>9}{'cut':>9}",
     ]
-    for split in labels.splits():
+    for split, count in labels.count_splits().items():
         captions = [caption for image in images if image.split == split for caption in image.captions]
         unknown = sum(word not in known for caption in captions for word in caption)
         cut = sum(len(caption) > labels.max_length for caption in captions)
         shares = _percent(unknown, sum(map(len, captions))), _percent(cut, len(captions))
-        lines.append(f"{split:<10}{labels.splits()[split]:>10}{len(captions):>10}{shares[0]:>9}{shares[1]:>9}")
+        lines.append(f"{split:<10}{count:>10}{len(captions):>10}{shares[0]:>9}{shares[1]:>9}")
     return "\n".join([*lines, *_lengths(images)])
 
 

@@ -1,9 +1,9 @@
 """What captions are rewarded for in self-critical training (config group `reward`).
 
-    reward(images, captions) -> (b,)
+    reward(images, captions) -> (n,)
 
-Row k of the captions is of row k of the images. Rewards add up, each with its weight (`RewardSum`). All are computed
-on the CPU apart from the text tower, and none has a gradient.
+Rewards add up, each with its weight (`RewardSum`). All are computed on the CPU apart from the text tower, and none has
+a gradient.
 Paper: Cho et al. 2022. The weights of the released code are kept, CLIP-S 2 and the others 1: its author says that the
 published numbers are of these, not of the paper's.
 """
@@ -21,44 +21,42 @@ from torch import Tensor
 from evaluation.captions.cider import CiderD, DocumentFrequency
 from evaluation.captions.clip_score import harmonic_mean, reference_similarity
 from models.clip_s import PREFIX, clip_s
-from pairs.sources import given
-from training.captioning.annotations import END_WORD
-from training.captioning.data import Caption, CaptionBatch, CaptionSource
+from pairs.annotations import END_WORD
+from training.captioning.data import CaptionBatch, LabelledGrids
 from training.captioning.grammar_head import load_head
 from training.captioning.reward_text import check_width, frozen_text
-from utils.errors import UserError, check_number
+from utils.errors import UserError, check_number, given_path
 
 
 @dataclass(frozen=True)
 class RewardImages:
-    """What rewards know of b images. References of `longest_reference` words may have been cut."""
+    """What rewards know of b images that have `captions_each` captions, told image by image.
 
-    references: list[list[Caption]]
+    References are words with blanks between; those of `longest_reference` words may have been cut.
+    """
+
+    references: list[list[str]]
     embeddings: Float[Tensor, "b e"] | None  # of length 1
     longest_reference: int
+    captions_each: int = 1
 
     @classmethod
-    def of(cls, batch: CaptionBatch) -> "RewardImages":
-        return cls(batch.references, batch.embeddings, batch.labels.shape[-1] - 2)
+    def of(cls, batch: CaptionBatch, captions_each: int = 1) -> "RewardImages":
+        return cls(batch.references, batch.embeddings, batch.labels.shape[-1] - 2, captions_each)
 
-    def repeat(self, times: int) -> "RewardImages":
-        """Each image `times` in a row, with the very same list of references."""
-        embeddings = None if self.embeddings is None else self.embeddings.repeat_interleave(times, dim=0)
-        references = [own for own in self.references for _ in range(times)]
-        return RewardImages(references, embeddings, self.longest_reference)
-
-    def need_embeddings(self) -> Float[np.ndarray, "b e"]:
+    def need_embeddings(self) -> Float[np.ndarray, "n e"]:
+        """One a caption."""
         if self.embeddings is None:
             raise UserError("embeddings_path: expected the reward model's image embeddings, found nothing")
-        return self.embeddings.numpy()
+        return self.embeddings.repeat_interleave(self.captions_each, dim=0).numpy()
 
 
 class Reward(Protocol):
-    def prepare(self, source: CaptionSource, device: torch.device) -> None:
+    def prepare(self, source: LabelledGrids, device: torch.device) -> None:
         """Called once, before the first caption: count words, move weights."""
         ...
 
-    def __call__(self, images: RewardImages, captions: list[str]) -> Float[Tensor, " b"]: ...
+    def __call__(self, images: RewardImages, captions: list[str]) -> Float[Tensor, " n"]: ...
 
 
 class RewardSum:
@@ -73,18 +71,18 @@ class RewardSum:
             check_number(f"reward.weights.{name}", weight)
         self.rewards, self.weights = dict(rewards), dict(weights)
 
-    def prepare(self, source: CaptionSource, device: torch.device) -> None:
+    def prepare(self, source: LabelledGrids, device: torch.device) -> None:
         for reward in self.rewards.values():
             reward.prepare(source, device)
 
-    def parts(self, images: RewardImages, captions: list[str]) -> dict[str, Float[Tensor, " b"]]:
+    def parts(self, images: RewardImages, captions: list[str]) -> dict[str, Float[Tensor, " n"]]:
         """Without their weights."""
         return {name: reward(images, captions) for name, reward in self.rewards.items()}
 
-    def total(self, parts: Mapping[str, Float[Tensor, " b"]]) -> Float[Tensor, " b"]:
+    def total(self, parts: Mapping[str, Float[Tensor, " n"]]) -> Float[Tensor, " n"]:
         return torch.stack([self.weights[name] * part for name, part in parts.items()]).sum(dim=0)
 
-    def __call__(self, images: RewardImages, captions: list[str]) -> Float[Tensor, " b"]:
+    def __call__(self, images: RewardImages, captions: list[str]) -> Float[Tensor, " n"]:
         return self.total(self.parts(images, captions))
 
 
@@ -100,7 +98,7 @@ class CiderReward:
         self._path = document_frequency_path
         self._scorer: CiderD | None = None
 
-    def prepare(self, source: CaptionSource, device: torch.device) -> None:
+    def prepare(self, source: LabelledGrids, device: torch.device) -> None:
         if self._path:
             frequency = DocumentFrequency.load(Path(self._path).expanduser())
             if (END_WORD,) not in frequency.counts:
@@ -109,22 +107,20 @@ class CiderReward:
                 )
         else:
             frequency = DocumentFrequency.build(
-                [[*caption, END_WORD] for caption in captions] for captions in source.all_references()
+                [[*caption.split(" "), END_WORD] for caption in captions] for captions in source.all_references()
             )
         self._scorer = CiderD(frequency)
 
-    def __call__(self, images: RewardImages, captions: list[str]) -> Float[Tensor, " b"]:
+    def __call__(self, images: RewardImages, captions: list[str]) -> Float[Tensor, " n"]:
         assert self._scorer is not None, "prepare was not called"
         words = [ended(caption.split(), self.max_words) for caption in captions]
-        ends: dict[int, list[Caption]] = {}  # one list for an image, however many of its captions there are
-        for own in images.references:
-            if id(own) not in ends:
-                ends[id(own)] = [ended(reference, images.longest_reference) for reference in own]
-        scores = self._scorer.score(words, [ends[id(own)] for own in images.references])
+        limit = images.longest_reference
+        references = [[ended(reference.split(" "), limit) for reference in own] for own in images.references]
+        scores = self._scorer.score(words, references, captions_each=images.captions_each)
         return torch.from_numpy(scores).float()
 
 
-def ended(words: Sequence[str], limit: int) -> Caption:
+def ended(words: Sequence[str], limit: int) -> list[str]:
     """With the end, unless the caption was cut at `limit` words."""
     return [*words, END_WORD] if len(words) < limit else list(words)
 
@@ -139,10 +135,10 @@ class ClipSReward:
         self.model_name = model_name
         self._text = frozen_text(model_name, prefix)
 
-    def prepare(self, source: CaptionSource, device: torch.device) -> None:
+    def prepare(self, source: LabelledGrids, device: torch.device) -> None:
         self._text.to(device)
 
-    def __call__(self, images: RewardImages, captions: list[str]) -> Float[Tensor, " b"]:
+    def __call__(self, images: RewardImages, captions: list[str]) -> Float[Tensor, " n"]:
         image, text = images.need_embeddings(), self._text.embeddings(captions)
         check_width(image, text, self.model_name)
         return torch.from_numpy(clip_s(image, text))
@@ -160,15 +156,16 @@ class RefClipSReward:
         self._name = model_name
         self._text = frozen_text(model_name, prefix)
 
-    def prepare(self, source: CaptionSource, device: torch.device) -> None:
+    def prepare(self, source: LabelledGrids, device: torch.device) -> None:
         self._text.to(device)
 
-    def __call__(self, images: RewardImages, captions: list[str]) -> Float[Tensor, " b"]:
-        references = [" ".join(reference) for own in images.references for reference in own]
+    def __call__(self, images: RewardImages, captions: list[str]) -> Float[Tensor, " n"]:
+        lists = [own for own in images.references for _ in range(images.captions_each)]  # one a caption
+        references = [reference for own in lists for reference in own]
         image, texts = images.need_embeddings(), self._text.embeddings([*captions, *references])
         check_width(image, texts, self._name)
         own, others = texts[: len(captions)], texts[len(captions) :]
-        caption_of = np.repeat(np.arange(len(captions)), [len(own) for own in images.references])
+        caption_of = np.repeat(np.arange(len(captions)), list(map(len, lists)))
         near = reference_similarity(own, others, caption_of)
         return torch.from_numpy(harmonic_mean(clip_s(image, own), self.reference_scale * near))
 
@@ -180,7 +177,7 @@ class GrammarReward:
     """
 
     def __init__(self, *, grammar_path: str | None, prefix: str = PREFIX) -> None:
-        path = given("grammar_path", grammar_path, "grammar.pt of --config-name caption_grammar")
+        path = given_path("grammar_path", grammar_path, "grammar.pt of --config-name caption_grammar")
         self._head, learned_prefix = load_head(path)
         if learned_prefix != prefix:
             raise UserError(
@@ -188,10 +185,10 @@ class GrammarReward:
             )
         self._text = frozen_text(str(grammar_path), prefix)
 
-    def prepare(self, source: CaptionSource, device: torch.device) -> None:
+    def prepare(self, source: LabelledGrids, device: torch.device) -> None:
         self._text.to(device)
         self._head.to(device)
 
     @torch.no_grad()
-    def __call__(self, images: RewardImages, captions: list[str]) -> Float[Tensor, " b"]:
+    def __call__(self, images: RewardImages, captions: list[str]) -> Float[Tensor, " n"]:
         return self._head(self._text.pooled(captions)).softmax(dim=1)[:, 1].cpu()

@@ -1,11 +1,10 @@
-"""Drawn scenes and what a CLIP model sees in them: a captioner's data without a download."""
+"""What a CLIP model sees in drawn scenes and photos: a captioner's data without a download."""
 
 import hashlib
 import io
-import random
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,53 +19,11 @@ from models.clip.weights import weights_sha256
 from models.load import ModelChoice, load
 from pairs.augment import fit
 from pairs.picture_folders import as_picture
-from pairs.scenes.facts import Facts, Split, draw_facts, in_split
-from pairs.scenes.scenes import Scene, draw_scene
+from pairs.scenes.scenes import Scene, Scenes
 from store.atomic import atomic_write
-from store.plain_json import encode as encode_json
+from store.plain_json import encode
 from utils.errors import UserError, check_count
 from utils.progress_bar import progress_bar
-
-_ATTEMPTS = 100_000
-
-
-@dataclass(frozen=True)
-class SceneSet:
-    """Scenes with up to `max_groups` groups of shapes; `unique` lets no two show the same facts."""
-
-    num: int
-    seed: int
-    split: Split
-    max_groups: int
-    size_px: int
-    unique: bool = False
-
-    def __post_init__(self) -> None:
-        check_count("seed", self.seed, least=0)
-        for key in ("max_groups", "size_px"):
-            check_count(key, getattr(self, key))
-
-    def draw(self) -> list[Scene]:
-        """UserError where there are not so many different ones."""
-        seen: set[Facts] = set()
-        scenes = []
-        for index in progress_bar(range(self.num), f"scenes to {self.split} on: drawing", passing=True):
-            scene = draw_scene(random.Random(self._key(index, seen)), resolution=self.size_px)
-            if self.unique:
-                seen.add(scene.facts)
-            scenes.append(scene)
-        return scenes
-
-    def _key(self, index: int, seen: set[Facts]) -> str:
-        for attempt in range(_ATTEMPTS):
-            key = f"{self.seed}/{index}/{attempt}"
-            facts = draw_facts(random.Random(key))
-            if len(facts) <= self.max_groups and in_split(facts, self.split) and facts not in seen:
-                return key
-        raise UserError(
-            f"{self.num} different scenes of up to {self.max_groups} group(s): only {index} were found; "
-            "ask for fewer (caption_data.validation_count) or raise caption_data.max_groups"
-        )
 
 
 @dataclass(frozen=True)
@@ -77,59 +34,65 @@ class SceneFeatures:
     embeddings: Float32[np.ndarray, "b e"]
 
 
-class PictureEncoders:
-    """A CLIP model twice, loaded when it is needed: for grids at `resolution`, for embeddings at its own."""
+@dataclass(frozen=True)
+class FeatureMaker:
+    """Grids of pictures enlarged to `resolution`, embeddings at the model's own; scenes' are kept in `cache_path`."""
 
-    def __init__(self, model_name: str, *, resolution: int, device: str, batch_size: int = 64) -> None:
-        check_count("batch_size", batch_size)
-        self.resolution, self.batch_size = resolution, batch_size
-        self.weights_sha256 = weights_sha256(model_name)
-        self._choice = ModelChoice(model_name=model_name, device=device, precision="fp32")
+    model_name: str
+    resolution: int
+    device: str
+    batch_size: int = 64
+    cache_path: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_count("resolution", self.resolution)
+        check_count("batch_size", self.batch_size)
 
     @cached_property
-    def _grids(self) -> Encoder:
-        model = load(replace(self._choice, resolution=self.resolution))
-        return Encoder(model.model, device=model.device, precision=model.precision)
+    def weights_sha256(self) -> str:
+        return weights_sha256(self.model_name)
 
     @cached_property
-    def _embeddings(self) -> Encoder:
-        model = load(self._choice)
-        return Encoder(model.model, device=model.device, precision=model.precision)
+    def _encoders(self) -> tuple[Encoder, Encoder]:
+        """The model twice: at `resolution`, at its own."""
+        own = ModelChoice(model_name=self.model_name, device=self.device, precision="fp32")
+        loaded = [load(choice) for choice in (replace(own, resolution=self.resolution), own)]
+        grids, embeddings = (Encoder(each.model, device=each.device, precision=each.precision) for each in loaded)
+        return grids, embeddings
 
-    def encode(self, pictures: Sequence[UInt8[Tensor, "3 m m"]]) -> SceneFeatures:
-        """Pictures of one size."""
-        grids, embeddings, own_resolution = [], [], self._embeddings.model.visual.input_resolution
+    def of_scenes(self, scenes: Scenes, drawn: Sequence[Scene]) -> SceneFeatures:
+        """`drawn` are those of `scenes`."""
+        pictures = [as_picture(scene.image) for scene in drawn]
+        if self.cache_path is None:
+            return self.of_pictures(pictures)
+        file = self.cache_path / f"scenes-{hashlib.sha256(encode(self._facts(scenes))).hexdigest()[:16]}.npz"
+        if file.is_file():
+            return _read(file)
+        features = self.of_pictures(pictures)
+        buffer = io.BytesIO()
+        np.savez(buffer, grids=features.grids, embeddings=features.embeddings)
+        with atomic_write(file) as out:
+            out.write(buffer.getbuffer())
+        return features
+
+    def _facts(self, scenes: Scenes) -> dict[str, object]:
+        keys = ("num", "seed", "split", "max_groups", "size_px", "unique")
+        facts = {key: getattr(scenes, key) for key in keys}
+        return facts | {"resolution_px": self.resolution, "weights_sha256": self.weights_sha256}
+
+    def of_pictures(self, pictures: Sequence[UInt8[Tensor, "3 m m"]]) -> SceneFeatures:
+        """Of pictures of one size."""
+        encode_grids, encode_whole = self._encoders
+        own_resolution = encode_whole.model.visual.input_resolution
+        grids, embeddings = [], []
         starts = range(0, len(pictures), self.batch_size)
         for start in progress_bar(starts, "encoding pictures", unit=" batches", passing=True):
             batch = torch.stack(list(pictures[start : start + self.batch_size]))
-            grid = self._grids.features(fit(batch, self.resolution, "squash"), wanted=("grid",))["grid"]
+            grid = encode_grids.features(fit(batch, self.resolution, "squash"), wanted=("grid",))["grid"]
             grids.append(grid.astype(np.float16))
-            embedded = torch.from_numpy(self._embeddings.images(fit(batch, own_resolution, "squash")))
-            embeddings.append(F.normalize(embedded, dim=1).numpy())
+            whole = torch.from_numpy(encode_whole.images(fit(batch, own_resolution, "squash")))
+            embeddings.append(F.normalize(whole, dim=1).numpy())
         return SceneFeatures(np.concatenate(grids), np.concatenate(embeddings))
-
-
-def scene_features(
-    scenes: Sequence[Scene], described: SceneSet, encoders: PictureEncoders, *, cache_path: Path | None = None
-) -> SceneFeatures:
-    """Of the scenes' pictures; kept in folder `cache_path`."""
-    pictures = [as_picture(scene.image) for scene in scenes]
-    if cache_path is None:
-        return encoders.encode(pictures)
-    facts = asdict(described) | {"resolution_px": encoders.resolution, "weights_sha256": encoders.weights_sha256}
-    file = cache_path / f"scenes-{hashlib.sha256(encode_json(facts)).hexdigest()[:16]}.npz"
-    if file.is_file():
-        return _read(file)
-    features = encoders.encode(pictures)
-    _write(file, features)
-    return features
-
-
-def _write(file: Path, features: SceneFeatures) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, grids=features.grids, embeddings=features.embeddings)
-    with atomic_write(file) as out:
-        out.write(buffer.getbuffer())
 
 
 def _read(file: Path) -> SceneFeatures:

@@ -15,12 +15,10 @@ from models.captioner.decoding import decode
 from models.captioner.model import Captioner
 from models.captioner.options import Decoding
 from models.captioner.vocabulary import Vocabulary
-from training.agreement import sum_of_all
-from training.captioning.data import CaptionBatch, CaptionData
-from training.captioning.parts import parts
+from training.captioning.data import CaptionBatch, CaptionData, parts
 from training.captioning.rewards import RewardImages, RewardSum
 from training.compute import Compute
-from training.distributed import world_size
+from training.distributed import sum_of_all, world_size
 from training.step import rescale_gradients
 from training.task import Values
 from utils.errors import UserError, check_count, check_option
@@ -94,7 +92,7 @@ class SelfCritical:
         captions = self._vocabulary.sentences(sampled.tokens)
         if self.baseline == "greedy":
             captions = interleaved(captions, self._greedy_captions(model, batch, compute), n)
-        parts_of_reward = self.reward.parts(RewardImages.of(batch).repeat(len(captions) // len(batch)), captions)
+        parts_of_reward = self.reward.parts(RewardImages.of(batch, len(captions) // len(batch)), captions)
         total = self.reward.total(parts_of_reward).view(len(batch), -1)
         advantage = advantages(total[:, :n], total[:, n:] if self.baseline == "greedy" else None).flatten()
         recorded = {

@@ -65,12 +65,12 @@ class CaptionerTask:
     def after_step(self) -> None:
         pass
 
-    def validate(self, compute: Compute, loading: Loading) -> dict[str, float]:
-        return {f"held_out/{key}": value for key, value in self.validation(self.model, compute, loading).items()}
+    def validate(self, model: Captioner, compute: Compute, loading: Loading) -> dict[str, float]:
+        return {f"held_out/{key}": value for key, value in self.validation(model, compute, loading).items()}
 
     def description(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         """`last.pt` and `best.pt` are captioners, too. Their weights are in the file once, being shared."""
         return describe(self.model, self.data.vocabulary, self.features) | {"captioner": dict(weights)}
 
-    def export(self, folder: Path) -> None:
-        save_captioner(folder / "captioner.pt", self.model, self.data.vocabulary, self.features)
+    def export(self, model: Captioner, folder: Path) -> None:
+        save_captioner(folder / "captioner.pt", model, self.data.vocabulary, self.features)

@@ -12,12 +12,11 @@ from models.captioner.model import Captioner
 from models.captioner.options import Decoding
 from models.captioner.vocabulary import Vocabulary
 from pairs.loading import Loading
-from training.agreement import from_all
-from training.captioning.data import CaptionBatch, CaptionSource
+from training.captioning.data import CaptionBatch, LabelledGrids, parts
 from training.captioning.mle import summed_loss
-from training.captioning.parts import parts
 from training.captioning.rewards import Reward, RewardImages
 from training.compute import Compute
+from training.distributed import from_all
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Judged:
 class CaptionValidation:
     """`loss` a word, the metrics of `score_captions`, and the means of `judges` by their names."""
 
-    source: CaptionSource
+    source: LabelledGrids
     vocabulary: Vocabulary
     decoding: Decoding
     judges: Mapping[str, Reward] = field(default_factory=dict)
@@ -64,8 +63,7 @@ class CaptionValidation:
             words += float(batch.mask[..., 1:].sum())
             sentences = self.captions_of(model, batch, compute)
             captions |= zip(batch.image_ids, sentences, strict=True)
-            spoken = [[" ".join(reference) for reference in own] for own in batch.references]
-            references |= zip(batch.image_ids, spoken, strict=True)
+            references |= zip(batch.image_ids, batch.references, strict=True)
             for name, judge in self.judges.items():
                 judged[name] += judge(RewardImages.of(batch), sentences).tolist()
         return Judged(captions, references, judged, loss, words)

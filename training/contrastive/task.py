@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from extraction.preprocess import normalize
 from models.clip.description import describe, told_by_shapes
 from models.clip.model import CLIP
-from pairs.batches import Batch, Pairs, Splits, View
+from pairs.batches import Batch, InputSize, Pairs, PairSplits
 from pairs.loading import Loading
 from training import distributed
 from training.checkpoint import random_state, restore_random_state, save
@@ -30,7 +30,7 @@ class ContrastiveTask:
 
     model: CLIP
     loss: nn.Module
-    data: Splits
+    data: PairSplits
     evaluators: Sequence[Evaluator] = ()
     goal: Goal = LOWEST_LOSS
     unreadable: int = 0  # images of a stream so far
@@ -39,16 +39,11 @@ class ContrastiveTask:
     def settings(self) -> dict[str, Any]:
         return {}
 
-    @property
-    def view(self) -> View:
-        visual = self.model.visual
-        return View(visual.input_resolution, visual.resize)
-
     def steps_per_epoch(self, loading: Loading) -> int:
         return self.data.train.steps_per_epoch(loading)
 
     def batches(self, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[Batch]:
-        return self.data.train.batches(self.view, loading, epoch=epoch, start=start)
+        return self.data.train.batches(input_size(self.model), loading, epoch=epoch, start=start)
 
     def ids(self, batch: Batch) -> list[int]:
         return batch.ids.tolist()
@@ -62,40 +57,45 @@ class ContrastiveTask:
     def after_step(self) -> None:
         self.model.clamp_logit_scale()
 
-    def validate(self, compute: Compute, loading: Loading) -> dict[str, float]:
+    def validate(self, model: CLIP, compute: Compute, loading: Loading) -> dict[str, float]:
         """Numbers by name; `held_out/loss` is the mean over the held-out parts. Evaluators may add what they like."""
         metrics: dict[str, float] = {}
         for name, pairs in self.data.validation.items():
-            found = validate(self.model, self.loss, pairs, self.view, compute, loading.batch_size)
+            found = validate(model, self.loss, pairs, compute, loading.batch_size)
             metrics |= {f"{name}/{key}": value for key, value in found.items()}
         losses = [metrics[f"{name}/loss"] for name in self.data.validation]
         metrics["held_out/loss"] = sum(losses) / len(losses)
         for evaluator in self.evaluators:
-            metrics |= evaluator(self.model)
+            metrics |= evaluator(model)
         return metrics
 
     def description(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"architecture": describe(self.model)}
 
-    def export(self, folder: Path) -> None:
-        export(self.model, folder / "model.pt")
+    def export(self, model: CLIP, folder: Path) -> None:
+        export(model, folder / "model.pt")
+
+
+def input_size(model: CLIP) -> InputSize:
+    visual = model.visual
+    return InputSize(visual.input_resolution, visual.resize)  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True)
-class Inputs:
+class TowerInputs:
     """A batch as the towers take it; a caption that occurs several times is encoded once."""
 
     pixels: Float[Tensor, "b 3 n n"]
     tokens: Int[Tensor, "u t"]
     token_row: Int[Tensor, " b"]
 
-    def parts(self, number: int) -> Iterator["Inputs"]:
+    def parts(self, number: int) -> Iterator["TowerInputs"]:
         for pixels, rows in zip(self.pixels.chunk(number), self.token_row.chunk(number), strict=True):
             used, token_row = rows.unique(return_inverse=True)
-            yield Inputs(pixels, self.tokens[used], token_row)
+            yield TowerInputs(pixels, self.tokens[used], token_row)
 
 
-def inputs_of(batch: Batch, model: CLIP, device: torch.device) -> Inputs:
+def inputs_of(batch: Batch, model: CLIP, device: torch.device) -> TowerInputs:
     """uint8 travels, the device normalises; captions that are too long are cut, as they come from the web."""
     visual = model.visual
     pixels = normalize(batch.images.to(device, non_blocking=True), visual.mean, visual.std)
@@ -103,10 +103,10 @@ def inputs_of(batch: Batch, model: CLIP, device: torch.device) -> Inputs:
     rows = [number.setdefault(caption, len(number)) for caption in batch.captions]
     tokens = model.tokenize(list(number), truncate=True)
     pixels = pixels.contiguous(memory_format=torch.channels_last)  # the layout convolutions are fastest in
-    return Inputs(pixels, tokens.to(device), torch.tensor(rows, device=device))
+    return TowerInputs(pixels, tokens.to(device), torch.tensor(rows, device=device))
 
 
-def encode(model: CLIP, inputs: Inputs, compute: Compute) -> tuple[Float[Tensor, "b e"], Float[Tensor, "b e"]]:
+def encode(model: CLIP, inputs: TowerInputs, compute: Compute) -> tuple[Float[Tensor, "b e"], Float[Tensor, "b e"]]:
     """Features as float32, not normalised: the loss is always computed in full precision."""
     with compute.autocast():
         image_features = model.encode_image(inputs.pixels)
@@ -150,9 +150,7 @@ def _loss_backward(
 
 
 @torch.no_grad()
-def validate(
-    model: CLIP, loss: nn.Module, rows: Pairs, view: View, compute: Compute, batch_size: int
-) -> dict[str, float]:
+def validate(model: CLIP, loss: nn.Module, rows: Pairs, compute: Compute, batch_size: int) -> dict[str, float]:
     """Loss over batches of the training's size (it depends on that), recall@1 both ways over all rows.
 
     Every process does all of it: they must agree, as schedules may follow the loss.
@@ -161,7 +159,7 @@ def validate(
     order = rows.order(torch.Generator().manual_seed(0))  # the same batches each time, classes mixed
     images, texts, ids, total = [], [], [], 0.0
     for part in order.split(batch_size):
-        batch = rows.batch(part, view)
+        batch = rows.batch(part, input_size(model))
         image_features, text_features = encode(model, inputs_of(batch, model, compute.device), compute)
         batch_ids = batch.ids.to(compute.device)
         total += float(loss(image_features, text_features, model.logit_scale, batch_ids)) * len(part)

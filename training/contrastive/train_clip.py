@@ -6,20 +6,20 @@ import torch
 from torch import nn
 
 from models.clip.model import CLIP, CLIPImageTower, CLIPTextTower
-from pairs.batches import Source, Splits
+from pairs.batches import PairSource, PairSplits
 from training.contrastive.task import ContrastiveTask, Evaluator
 from training.distributed import process_group
-from training.fit import Plan, fit
+from training.fit import TrainingPlan, fit
 from training.recompute import recompute_blocks
 
 
 def train(
     *,
-    data: Splits,
+    data: PairSplits,
     vision: Callable[[], CLIPImageTower],
     text: Callable[[], CLIPTextTower],
     loss: nn.Module,
-    plan: Plan,
+    plan: TrainingPlan,
     activation_checkpointing: bool = False,
     compile_towers: bool = False,
     evaluators: Sequence[Evaluator] = (),
@@ -39,7 +39,7 @@ def train(
         return fit(ContrastiveTask(model, loss.to(group.device), data, evaluators), plan, group)
 
 
-def build_model(vision: Callable[[], CLIPImageTower], text: Callable[[], CLIPTextTower], source: Source) -> CLIP:
+def build_model(vision: Callable[[], CLIPImageTower], text: Callable[[], CLIPTextTower], source: PairSource) -> CLIP:
     """With initial (or pretrained) weights. A text tower without a vocabulary learns one."""
     model = CLIP(vision(), text())
     learn = getattr(model.text, "learn_vocabulary", None)  # only towers that can be without one have it

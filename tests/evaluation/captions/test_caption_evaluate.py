@@ -218,6 +218,19 @@ def test_split_of_karpathy(folder: Path) -> None:
         evaluated(folder, references="karpathy.json", split="dev")
 
 
+def test_csv_files_are_known_by_file_and_may_have_splits(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("image,caption,id,split\na/one.jpg,x,7,val\nb.jpg,y,8,test\na/one.jpg,z,7,val\n")
+    assert read_references(path).captions == {"one": ["x", "z"], "b": ["y"]}
+    assert read_references(path, split="val").captions == {"one": ["x", "z"]}
+    path.write_text("image,caption\na/one.jpg,x\nb/one.jpg,y\n")
+    with pytest.raises(UserError, match=r"rows\.csv: the id one stands for several images"):
+        read_references(path)
+    path.write_text("image,caption\none.jpg,x\n")
+    with pytest.raises(UserError, match=r"split=val: references=.*rows\.csv has no splits"):
+        read_references(path, split="val")
+
+
 def test_numbers_and_texts_are_the_same_ids(folder: Path) -> None:
     as_texts = [{"image_id": image_id, "caption": caption} for image_id, caption in CAPTIONS.items()]
     assert evaluated(folder, predictions=as_texts)["cider"] == evaluated(folder)["cider"]

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.captions.caption_set import CaptionSet
-from evaluation.captions.finecapeval import FineCapEval, read_notes, recall, stems
-from evaluation.captions.stemmer import stem
+from evaluation.captions.finecapeval import FineCapEval, read_notes, recall, stem, stems
 from utils.errors import UserError
 
 # Backslash and semicolon stand between phrases.

@@ -242,16 +242,16 @@ def test_cider_punishes_repetition_and_length() -> None:
     assert scorer.score([["dogs"] * 3], [references[1]])[0] == pytest.approx(10 / 4 / math.sqrt(3) / 3)
 
 
-def test_cider_of_many_captions_of_an_image_in_any_order() -> None:
+def test_cider_of_many_captions_of_an_image() -> None:
     captions, references = example()
     scorer = CiderD(DocumentFrequency.build(references))
     alone = scorer.score(captions, references)
-    repeated = [references[k] for k in range(100) for _ in range(6)]
-    together = scorer.score([captions[k] for k in range(100) for _ in range(6)], repeated)
-    assert together.tolist() == np.repeat(alone, 6).tolist()
-    # Lists made anew for each caption, as a generator would, give the same.
-    fresh = scorer.score(captions, [[list(reference) for reference in each] for each in references])
-    assert fresh.tolist() == alone.tolist()
+    others = scorer.score(captions[1:], references[:-1])  # each caption with the references of the image before
+    both = [caption for k in range(99) for caption in (captions[k], captions[k + 1])]
+    together = scorer.score(both, references[:-1], captions_each=2)
+    assert together.reshape(99, 2).T.tolist() == [alone[:-1].tolist(), others.tolist()]
+    with pytest.raises(ValueError, match="198 captions, 99 images with 1 each"):
+        scorer.score(both, references[:-1])
 
 
 def test_texts_are_not_taken_for_words() -> None:

@@ -11,13 +11,14 @@ import torch
 from PIL import Image
 
 from models.captioner.vocabulary import Vocabulary
+from pairs.label_files import read_labels, write_hdf5
+from pairs.labels import make_labels
 from pairs.loading import Loading
+from pairs.photo_set import PhotoSet
+from pairs.scenes.scenes import Scenes
 from tests.helpers.caption_files import annotated, numbered_labels, numbered_source, write_data_set
-from training.captioning.data import CaptionBatch, CaptionSource, padded, window, with_ends
-from training.captioning.labels import make_labels
-from training.captioning.photo_set import PhotoSet
-from training.captioning.scene_features import SceneSet
-from training.captioning.sources import karpathy, scenes
+from training.captioning.data import CaptionBatch, padded, window, with_ends
+from training.captioning.sources import scene_captions, stored_captions
 from utils.errors import UserError
 
 SCENES = {"count": 24, "validation_count": 6, "device": "cpu", "resolution": 64, "word_count_threshold": 1}
@@ -37,7 +38,6 @@ def captions_of(batch: CaptionBatch) -> list[list[tuple[int, ...]]]:
 
 def test_a_batch_holds_what_belongs_together():
     source = numbered_source(20)
-    assert isinstance(source, CaptionSource)
     batch = next(source.batches(Loading(6), epoch=0))
     shapes = {key: tuple(getattr(batch, key).shape) for key in ("grids", "labels", "mask", "embeddings")}
     assert shapes == {"grids": (6, 4, 3), "labels": (6, 5, 18), "mask": (6, 5, 18), "embeddings": (6, 20)}
@@ -49,7 +49,7 @@ def test_a_batch_holds_what_belongs_together():
         assert (batch.grids[row] == number).all()
         assert batch.embeddings is not None
         assert batch.embeddings[row].argmax() == number
-        assert batch.references[row] == [[f"i{number}", f"c{j}"] for j in range(7)]
+        assert batch.references[row] == [f"i{number} c{j}" for j in range(7)]
         assert {words[0] for words in captions_of(batch)[row]} == {number + 1}
 
 
@@ -113,13 +113,13 @@ def test_mask_ends_with_the_zero_that_ends_the_caption(words):
 def test_long_captions_end_at_sixteen_words():
     long = [f"w{k}" for k in range(20)]
     labels = make_labels([annotated(0, [" ".join(long)])], Vocabulary(long))
-    source = replace(numbered_source(1), labels=labels, references=labels.all_words)
+    source = replace(numbered_source(1), labels=labels, references=labels.whole_captions)
     (batch,) = source.batches(Loading(1), epoch=0)
     assert batch.labels[0, 0].tolist() == [0, *range(1, 17), 0]
     assert batch.mask.sum() == 5 * 18
-    assert batch.references == [[long]]
-    (known,) = replace(source, references=labels.known_words).batches(Loading(1), epoch=0)
-    assert known.references == [[long[:16]]]
+    assert batch.references == [[" ".join(long)]]
+    (known,) = replace(source, references=labels.known_captions).batches(Loading(1), epoch=0)
+    assert known.references == [[" ".join(long[:16])]]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -240,13 +240,13 @@ def test_captions_per_image():
 
 def test_karpathy_trains_on_train_and_restval(tmp_path):
     paths = write_data_set(tmp_path)
-    data = karpathy(**paths, embeddings_path=paths["grids_path"])
+    data = stored_captions(**paths, embeddings_path=paths["grids_path"])
     assert (len(data.train), len(data.validation)) == (2, 1)
     (batch,) = data.train.batches(Loading(2), epoch=0)
     assert sorted(batch.image_ids) == ["0", "1"]
-    assert batch.references == [[["a", "b", "UNK"], ["b", "a"]]] * 2  # what a captioner can say
+    assert batch.references == [["a b UNK", "b a"]] * 2  # what a captioner can say
     (held_out,) = data.validation.in_order(Loading(8))
-    assert held_out.references == [[["a", "b", "c2"], ["b", "a"]]]  # what people said
+    assert held_out.references == [["a b c2", "b a"]]  # what people said
     assert held_out.embeddings is not None
     assert held_out.embeddings.tolist() == [[0.5] * 4]
     assert list(data.vocabulary.words) == ["a", "b", "UNK"]
@@ -255,10 +255,10 @@ def test_karpathy_trains_on_train_and_restval(tmp_path):
 def test_karpathy_needs_no_features_of_images_it_does_not_use(tmp_path):
     paths = write_data_set(tmp_path)
     (tmp_path / "features" / "3.npz").unlink()  # the test split
-    assert len(karpathy(**paths).validation) == 1
+    assert len(stored_captions(**paths).validation) == 1
     (tmp_path / "features" / "2.npz").unlink()
     with pytest.raises(UserError, match="no grids of 1 of 3 images: 2 or 000002"):
-        karpathy(**paths)
+        stored_captions(**paths)
 
 
 @pytest.mark.parametrize(
@@ -272,24 +272,25 @@ def test_karpathy_needs_no_features_of_images_it_does_not_use(tmp_path):
 )
 def test_users_mistakes_are_one_line(tmp_path, changed, message):
     with pytest.raises(UserError, match=message):
-        karpathy(**write_data_set(tmp_path) | changed)
+        stored_captions(**write_data_set(tmp_path) | changed)
 
 
 def test_scenes_are_split_by_what_they_show():
-    train, held_out = SceneSet(200, 0, "train", 1, 16).draw(), SceneSet(60, 1, "test", 1, 16, unique=True).draw()
+    train = list(Scenes(200, split="train", size_px=16, max_groups=1).draw("train"))
+    held_out = list(Scenes(60, seed=1, split="test", unique=True, size_px=16, max_groups=1).draw("test"))
     assert all(len(scene.facts) == 1 for scene in [*train, *held_out])
     assert not {scene.facts for scene in train} & {scene.facts for scene in held_out}
     assert len({scene.facts for scene in held_out}) == 60
 
 
 def test_more_different_scenes_than_there_are(monkeypatch):
-    monkeypatch.setattr("training.captioning.scene_features._ATTEMPTS", 20)
+    monkeypatch.setattr("pairs.scenes.scenes._ATTEMPTS", 20)
     with pytest.raises(UserError, match="500 different scenes of up to 1 group"):
-        SceneSet(500, 0, "test", 1, 16, unique=True).draw()
+        Scenes(500, split="test", max_groups=1, unique=True)
 
 
 def test_scenes_come_with_features_and_all_their_words(tmp_path):
-    data = scenes(**SCENES, cache_path=str(tmp_path))
+    data = scene_captions(**SCENES, cache_path=str(tmp_path))
     (batch,) = data.train.batches(Loading(24), epoch=0)
     assert batch.grids.shape == (24, 4, 768)  # tiny makes a 2 x 2 map of 64 pixels
     assert batch.embeddings is not None
@@ -299,7 +300,7 @@ def test_scenes_come_with_features_and_all_their_words(tmp_path):
     assert all(len(captions) == 5 for captions in batch.references)
     assert batch.mask.sum(dim=2).max() <= 2 + 13
     assert len(list(tmp_path.glob("scenes-*.npz"))) == 2
-    (again,) = scenes(**SCENES, cache_path=str(tmp_path)).train.batches(Loading(24), epoch=0)
+    (again,) = scene_captions(**SCENES, cache_path=str(tmp_path)).train.batches(Loading(24), epoch=0)
     assert same(batch, again)
 
 
@@ -307,35 +308,35 @@ def test_embeddings_of_scenes_find_their_captions():
     """tiny's text tower agrees: rows of features, captions and ids belong together."""
     from models.clip.weights import find_weights, load_model
 
-    data = scenes(**SCENES | {"validation_count": 30})
+    data = scene_captions(**SCENES | {"validation_count": 30})
     (batch,) = data.validation.in_order(Loading(30))
     model = load_model(find_weights("tiny"))
     with torch.inference_mode():
-        texts = model.encode_text(model.tokenize([" ".join(captions[0]) for captions in batch.references]))
+        texts = model.encode_text(model.tokenize([captions[0] for captions in batch.references]))
     assert batch.embeddings is not None
     scores = batch.embeddings @ torch.nn.functional.normalize(texts.float(), dim=1).t()
     assert (scores.argmax(dim=1) == torch.arange(30)).float().mean() > 0.5  # by chance 0.03
 
 
 def test_a_kept_file_of_other_settings_is_not_taken(tmp_path):
-    scenes(**SCENES, cache_path=str(tmp_path))
-    (batch,) = scenes(**SCENES | {"resolution": 96}, cache_path=str(tmp_path)).train.batches(Loading(24), epoch=0)
+    scene_captions(**SCENES, cache_path=str(tmp_path))
+    (batch,) = scene_captions(**SCENES | {"resolution": 96}, cache_path=str(tmp_path)).train.batches(
+        Loading(24), epoch=0
+    )
     assert batch.grids.shape == (24, 9, 768)
     assert len(list(tmp_path.glob("scenes-*.npz"))) == 4
 
 
 def test_a_damaged_kept_file_is_named(tmp_path):
-    scenes(**SCENES, cache_path=str(tmp_path))
+    scene_captions(**SCENES, cache_path=str(tmp_path))
     for file in tmp_path.glob("scenes-*.npz"):
         file.write_bytes(b"PK")
     with pytest.raises(UserError, match="delete the file"):
-        scenes(**SCENES, cache_path=str(tmp_path))
+        scene_captions(**SCENES, cache_path=str(tmp_path))
 
 
 def test_numbers_of_labels_survive_json(tmp_path):
     """Ids are texts here and numbers in the files: leading zeros and names stay what they are."""
-    from training.captioning.label_files import read_labels, write_hdf5
-
     labels = numbered_labels(4)
     images = [replace(image, id=name) for image, name in zip(labels.images, ["7", "007", "x7", "0"], strict=True)]
     words, rows = write_hdf5(replace(labels, images=images), tmp_path)
@@ -349,13 +350,13 @@ def test_photos_beside_scenes(tmp_path):
         for k in range(4):
             Image.new("RGB", (32, 32), (60 * k, 120 * number, 9)).save(tmp_path / kind / f"{k}.png")
     photos = PhotoSet(str(tmp_path), 5, ["{article} {label}", "a photo of {article} {label}"])
-    data = scenes(**SCENES | {"count": 8, "validation_count": 3}, photos=photos)
+    data = scene_captions(**SCENES | {"count": 8, "validation_count": 3}, photos=photos)
     assert (len(data.train), len(data.validation)) == (8 + 5, 3 + 3)
     seen = {}
     for source in (data.train, data.validation):
         for batch in source.in_order(Loading(4)):
             for image_id, grid, references in zip(batch.image_ids, batch.grids, batch.references, strict=True):
-                seen[image_id] = (grid, [" ".join(words) for words in references])
+                seen[image_id] = (grid, references)
     texts = {image_id: captions for image_id, (_, captions) in seen.items() if image_id.endswith(".png")}
     assert len(texts) == 8
     bear = ["a polar bear", "a photo of a polar bear"]

@@ -4,9 +4,9 @@ import h5py
 import numpy as np
 import pytest
 
+from pairs.labels import LabelledImage
 from store.record import Record, record_bytes, write_record
 from training.captioning.features import as_embedding, as_grid, open_embeddings, open_grids
-from training.captioning.labels import LabelledImage
 from utils.errors import UserError
 
 IMAGES = [

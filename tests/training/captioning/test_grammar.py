@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.clip.weights import find_weights, load_model
+from pairs.annotations import words_of
 from pairs.loading import Loading
 from tests.helpers.caption_files import write_data_set
 from tests.helpers.shared_data import SHARED
 from tests.helpers.small_data import plan
-from training.captioning.annotations import words_of
 from training.captioning.grammar import GrammarLoss, GrammarTask
-from training.captioning.grammar_data import CaptionedEmbeddings, GrammarData, karpathy, scenes
+from training.captioning.grammar_data import CaptionedEmbeddings, GrammarData, scene_embeddings, stored_embeddings
 from training.captioning.grammar_findings import confusion_metrics, truth
 from training.captioning.grammar_head import GRAMMATICAL, load_head
 from training.captioning.negatives import EDITS, corrupt
@@ -139,13 +139,13 @@ def small_data(captions: int = 40) -> GrammarData:
     draw, rng = Random(0), np.random.default_rng(0)
     animals, places = ["dog", "cat", "horse", "bird"], ["grass", "road", "beach", "snow"]
     texts = [
-        [["a", draw.choice(animals), "runs", "on", "the", draw.choice(places)], ["the", draw.choice(animals), "sleeps"]]
+        [f"a {draw.choice(animals)} runs on the {draw.choice(places)}", f"the {draw.choice(animals)} sleeps"]
         for _ in range(captions)
     ]
     ids = [str(i) for i in range(captions)]
     vectors = rng.normal(size=(captions, 128)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    words = sorted({word for own in texts for caption in own for word in caption})
+    words = sorted({word for own in texts for caption in own for word in caption.split()})
     source = CaptionedEmbeddings(ids, dict(zip(ids, vectors, strict=True)), texts.__getitem__, words)
     return GrammarData(source, source)
 
@@ -210,7 +210,7 @@ def test_parts_of_a_batch_are_refused():
 
 def test_trained_head_judges_grammar_as_a_reward(tmp_path):
     data = small_data()
-    arguments = {"data": data, "model_name": "tiny"}
+    arguments = {"data": lambda: data, "model_name": "tiny"}
     assert train(**arguments, plan=plan(tmp_path, batch_size=20, epochs=25)) == 0
     last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
     assert last["held_out/accuracy"] > 0.8
@@ -240,7 +240,7 @@ def test_trained_head_judges_grammar_as_a_reward(tmp_path):
 
 
 def test_scenes_need_no_download():
-    data = scenes(count=12, validation_count=4, device="cpu")
+    data = scene_embeddings(count=12, validation_count=4, device="cpu")
     batch = next(data.train.batches(Loading(4), epoch=0))
     assert batch.embeddings.shape == (4, 128)
     assert len(batch.captions) == len(batch.negatives) == 4
@@ -250,13 +250,13 @@ def test_scenes_need_no_download():
 
 def test_karpathy_needs_no_grids(tmp_path):
     paths = write_data_set(tmp_path)
-    data = karpathy(labels_path=paths["labels_path"], embeddings_path=paths["grids_path"])
+    data = stored_embeddings(labels_path=paths["labels_path"], embeddings_path=paths["grids_path"])
     assert (len(data.train), len(data.validation)) == (2, 1)
     assert list(data.train.vocabulary) == ["a", "b"]  # without UNK
     (batch,) = data.validation.in_order(8)
     assert batch.captions[0] in ("a b c2", "b a")
     with pytest.raises(UserError, match="embeddings_path: expected"):
-        karpathy(labels_path=paths["labels_path"], embeddings_path=None)
+        stored_embeddings(labels_path=paths["labels_path"], embeddings_path=None)
 
 
 def test_unknown_words_are_no_negatives():

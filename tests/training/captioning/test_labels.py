@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from models.captioner.vocabulary import Vocabulary
+from pairs.annotations import read_annotations, words_of
+from pairs.label_files import find_labels, read_labels, write_hdf5, write_json
+from pairs.labels import make_labels, make_vocabulary
 from tests.helpers.caption_files import annotated, write_karpathy
 from tests.helpers.shared_data import SHARED
-from training.captioning.annotations import read_annotations, words_of
-from training.captioning.label_files import find_labels, read_labels, write_hdf5, write_json
-from training.captioning.labels import make_labels, make_vocabulary
 from training.captioning.prepare_labels import prepare
 from utils.errors import UserError
 
@@ -66,8 +66,9 @@ def test_words_to_files_and_back(write, captions, tmp_path_factory):
     assert read.images == made.images
     for i, own in enumerate(captions):
         own = [words for words in own if words]
-        assert read.all_words(i) == own
-        assert read.known_words(i) == [["UNK" if word == "rare" else word for word in words[:16]] for words in own]
+        assert read.whole_captions(i) == [" ".join(words) for words in own]
+        known = [["UNK" if word == "rare" else word for word in words[:16]] for words in own]
+        assert read.known_captions(i) == [" ".join(words) for words in known]
         np.testing.assert_array_equal(read.of_image(i), made.of_image(i))
 
 
@@ -82,7 +83,7 @@ def test_files_of_the_original_tool_are_read(tmp_path):
     words_path.write_text(json.dumps({"images": images, "ix_to_word": {"2": "dog", "1": "a", "3": "UNK"}}))
     words, rows = find_labels(words_path)
     labels = read_labels(rows, words)
-    assert [labels.all_words(i) for i in range(2)] == [[["a", "dog"], ["dog", "UNK", "a"]], [["a"]]]
+    assert [labels.whole_captions(i) for i in range(2)] == [["a dog", "dog UNK a"], ["a"]]
     assert (labels.images[0].id, labels.images[0].size_px, labels.images[0].split) == ("9", (4, 3), "train")
     assert (labels.images[1].id, labels.images[1].split) == ("y", "test")
 
@@ -93,8 +94,8 @@ def test_cut_at_sixteen_words(length, kept):
     labels = make_labels([annotated(1, [caption])], Vocabulary(LONG.split()))
     assert labels.rows.shape == (1, 16)
     assert labels.rows[0].tolist() == [*range(1, kept + 1), *[0] * (16 - kept)]
-    assert labels.all_words(0) == [caption.split()]
-    assert labels.known_words(0) == [caption.split()[:16]]
+    assert labels.whole_captions(0) == [caption]
+    assert labels.known_captions(0) == [" ".join(caption.split()[:16])]
 
 
 def test_words_must_occur_more_often_than_the_threshold():
@@ -108,7 +109,7 @@ def test_the_vocabulary_says_unk_where_only_held_out_captions_need_it():
     assert list(make_vocabulary([train], [train], threshold=0).words) == ["a", "b"]
     vocabulary = make_vocabulary([train, held_out], [train], threshold=0)
     assert list(vocabulary.words) == ["a", "b", "UNK"]
-    assert make_labels([train, held_out], vocabulary).known_words(1) == [["a", "UNK", "b"]]
+    assert make_labels([train, held_out], vocabulary).known_captions(1) == ["a UNK b"]
 
 
 @pytest.mark.parametrize("captions", [[], [""], ["", ""]])
@@ -119,13 +120,13 @@ def test_images_without_captions_are_named(captions):
 
 def test_captions_without_words_are_left_out():
     labels = make_labels([annotated(1, ["a", "", "b"]), annotated(2, ["c"])], ABC)
-    assert [labels.known_words(i) for i in range(2)] == [[["a"], ["b"]], [["c"]]]
+    assert [labels.known_captions(i) for i in range(2)] == [["a", "b"], ["c"]]
 
 
 def test_take_keeps_rows_and_images_together():
     labels = make_labels(IMAGES, ABC).take(("val", "restval"))
     assert [image.id for image in labels.images] == ["7", "100"]
-    assert [labels.known_words(i) for i in range(2)] == [[["b", "b", "c"]], [["c"], ["b"], ["a", "UNK", "b"]]]
+    assert [labels.known_captions(i) for i in range(2)] == [["b b c"], ["c", "b", "a UNK b"]]
     with pytest.raises(UserError, match="no images of split dev; there are: val, restval"):
         labels.take(["dev"])
 
@@ -227,9 +228,9 @@ def test_tokens_are_taken_as_they_are_and_made_where_there_are_none(tmp_path):
         ("a.json", '{"images": [{"filename": "x.jpg"}]}', "an image lacks sentences, split"),
         ("a.json", '{"images": []}', "no images in it"),
         ("a.csv", "picture,text\n1.jpg,a dog\n", "expected a csv file with image,caption,id"),
-        ("a.csv", "image,caption,id\n1.jpg\n", "expected a csv file with image,caption,id"),
+        ("a.csv", "image,caption,id\n1.jpg\n", "row 2: expected an image and a caption"),
         ("a.csv", "image,caption,id\n1.jpg,a,3\n2.jpg,b,3\n", "the id 3 stands for several images"),
-        ("a.csv", "image,caption,id\n", "no images in it"),
+        ("a.csv", "image,caption,id\n", "no captions below the header"),
     ],
 )
 def test_unusable_annotations_are_one_line(tmp_path, name, content, message):
@@ -333,11 +334,12 @@ def test_labels_of_real_captions(tmp_path):
     frequent = {word for word, count in counts.items() if count > 5}
     assert [*labels.vocabulary.words][-1] == "UNK"
     assert {*labels.vocabulary.words[:-1]} == frequent
-    assert labels.splits() == Counter(image["split"] for image in images)
+    assert labels.count_splits() == Counter(image["split"] for image in images)
     for i, image in enumerate(images):
         tokens = [sentence["tokens"] for sentence in image["sentences"]]
-        assert labels.all_words(i) == tokens
-        assert labels.known_words(i) == [[w if w in frequent else "UNK" for w in own[:16]] for own in tokens]
+        assert labels.whole_captions(i) == [" ".join(own) for own in tokens]
+        known = [[w if w in frequent else "UNK" for w in own[:16]] for own in tokens]
+        assert labels.known_captions(i) == [" ".join(own) for own in known]
 
 
 @pytest.mark.shared

@@ -8,8 +8,8 @@ import torch
 from models.captioner import Decoding, decode, load_captioner
 from pairs.loading import Loading
 from tests.helpers.toy_captions import FEATURES, fresh_captioner, toy_captioner, toy_data, toy_plan
+from training.captioning.data import parts
 from training.captioning.mle import Likelihood, summed_loss, word_losses
-from training.captioning.parts import parts
 from training.captioning.train_captioner import train
 from training.compute import Compute
 
@@ -75,7 +75,7 @@ def test_captions_are_learned_by_heart(tmp_path):
     data = toy_data(embeddings=False)
     assert (
         train(
-            data=data,
+            data=lambda: data,
             captioner=toy_captioner,
             objective=Likelihood(),
             clip_s=partial(pytest.fail, "there are no embeddings"),
@@ -90,4 +90,4 @@ def test_captions_are_learned_by_heart(tmp_path):
     for batch in data.validation.in_order(Loading(12)):
         decoded = decode(loaded.model, batch.grids, Decoding(max_words=8), loaded.vocabulary)
         said = loaded.vocabulary.sentences(decoded.tokens)
-        assert all(caption.split() in own for caption, own in zip(said, batch.references, strict=True))
+        assert all(caption in own for caption, own in zip(said, batch.references, strict=True))

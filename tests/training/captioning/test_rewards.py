@@ -1,5 +1,7 @@
 """Rewards: their arithmetic on embeddings made for it, the end of captions, and one text tower for several rewards."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +11,12 @@ from evaluation.captions.cider import CiderD, DocumentFrequency
 from models.clip.hub_towers import DistilBertTower
 from models.clip.model import CLIP
 from models.clip.weights import find_weights, load_model
+from pairs.annotations import END_WORD
 from pairs.loading import Loading
 from tests.helpers.configs import composed
 from tests.helpers.tiny_clip import tiny_model
 from tests.helpers.toy_captions import Says, toy_data
 from training.captioning import reward_text, rewards
-from training.captioning.annotations import END_WORD
 from training.captioning.reward_text import FrozenText, frozen_text
 from training.captioning.rewards import (
     CiderReward,
@@ -33,8 +35,8 @@ CPU = torch.device("cpu")
 
 def images(embeddings: list[list[float]] | None, references: list[list[str]] | None = None) -> RewardImages:
     count = len(embeddings or references or [])
-    own = [[caption.split() for caption in captions] for captions in references or [[] for _ in range(count)]]
-    return RewardImages(own, None if embeddings is None else torch.tensor(embeddings), longest_reference=6)
+    vectors = None if embeddings is None else torch.tensor(embeddings)
+    return RewardImages(references or [[] for _ in range(count)], vectors, longest_reference=6)
 
 
 class FakeText:
@@ -45,7 +47,7 @@ class FakeText:
         return np.array([known[caption] for caption in captions], dtype=np.float32)
 
     def to(self, device):
-        pass
+        self.device = device
 
 
 @pytest.fixture
@@ -89,12 +91,27 @@ def test_rewards_add_up_with_their_weights():
         RewardSum(rewards={"a": Says("red")}, weights={"b": 1.0})
 
 
-def test_repeated_images_share_their_references():
-    seen = images([[1.0, 0.0], [0.0, 1.0]], [["x"], ["y"]]).repeat(3)
-    assert [own[0][0] for own in seen.references] == ["x"] * 3 + ["y"] * 3
-    assert len({id(own) for own in seen.references}) == 2
-    assert seen.embeddings is not None
-    assert seen.embeddings[:, 0].tolist() == [1, 1, 1, 0, 0, 0]
+CAPTIONS = ["right", "wrong", "near", "near", "aside", "right"]
+
+
+@pytest.mark.usefixtures("_fake")
+@pytest.mark.parametrize("kind", [ClipSReward, RefClipSReward, CiderReward])
+def test_several_captions_an_image_are_judged_as_if_it_came_as_often(kind):
+    reward = kind() if kind is CiderReward else kind(model_name="fake")
+    reward.prepare(toy_data().train, CPU)
+    seen = images([[1.0, 0.0], [0.0, 1.0]], [["near", "right"], ["aside"]])
+    often = images([[1.0, 0.0]] * 3 + [[0.0, 1.0]] * 3, [["near", "right"]] * 3 + [["aside"]] * 3)
+    found = reward(replace(seen, captions_each=3), CAPTIONS)
+    assert found.tolist() == pytest.approx(reward(often, CAPTIONS).tolist())
+    assert len(found.unique()) > 1
+
+
+@pytest.mark.usefixtures("_fake")
+@pytest.mark.parametrize("kind", [ClipSReward, RefClipSReward])
+def test_the_text_tower_goes_to_the_device(kind):
+    reward = kind(model_name="fake")
+    reward.prepare(toy_data().train, torch.device("meta"))
+    assert reward._text.device == torch.device("meta")
 
 
 def prepared(**arguments) -> CiderReward:
@@ -106,7 +123,9 @@ def prepared(**arguments) -> CiderReward:
 def test_cider_is_cider_d_with_the_end_as_a_word():
     reward = prepared(max_words=8)
     source = toy_data().train
-    frequency = DocumentFrequency.build([[[*c, END_WORD] for c in captions] for captions in source.all_references()])
+    frequency = DocumentFrequency.build(
+        [[*caption.split(), END_WORD] for caption in captions] for captions in source.all_references()
+    )
     captions = ["a red square", "one square that is red", "red red red", "", "a a a a a a a a"]
     references = [next(iter(source.all_references()))] * 5
     ends = [["a", "red", "square", END_WORD], ["one", "square", "that", "is", "red", END_WORD]]
@@ -119,13 +138,13 @@ def test_cider_is_cider_d_with_the_end_as_a_word():
 
 def test_ending_well_is_rewarded():
     """The same words, once with the end and once cut off there."""
-    references = [[["a", "red", "square"]]]
+    references = [["a red square"]]
     whole, cut = (prepared(max_words=n)(RewardImages(references, None, 6), ["a red square"]) for n in (8, 3))
     assert whole > cut
 
 
 def test_references_that_may_have_been_cut_have_no_end():
-    references = [[["one", "square", "that", "is", "red"]]]
+    references = [["one square that is red"]]
     complete, cut = (
         prepared(max_words=8)(RewardImages(references, None, longest), ["one square that is red"]) for longest in (6, 5)
     )
@@ -138,7 +157,7 @@ def test_kept_frequencies_have_to_know_the_end(tmp_path):
     with pytest.raises(UserError, match=rf"without the end of captions, {END_WORD}"):
         prepared(document_frequency_path=str(tmp_path / "without.json"))
     source = toy_data().train
-    with_ends = [[[*caption, END_WORD] for caption in own] for own in source.all_references()]
+    with_ends = [[[*caption.split(), END_WORD] for caption in own] for own in source.all_references()]
     DocumentFrequency.build(with_ends).save(tmp_path / "df.json")
     seen, captions = RewardImages([next(iter(source.all_references()))], None, 6), ["a red star"]
     assert prepared(document_frequency_path=str(tmp_path / "df.json"))(seen, captions) == prepared()(seen, captions)

@@ -8,7 +8,7 @@ import torch
 from models.captioner import Captioner, Decoded, Decoding, Vocabulary, decode
 from pairs.loading import Loading
 from tests.helpers.toy_captions import Says, fresh_captioner, toy_data
-from training.captioning.parts import parts
+from training.captioning.data import parts
 from training.captioning.rewards import RewardSum
 from training.captioning.scst import SelfCritical, advantages, interleaved, policy_loss
 from training.compute import Compute
@@ -169,6 +169,17 @@ def test_unk_is_said_only_where_the_original_says_it(compat):
     for decoding in (own._sampling, own._greedy):
         decoded = decode(model, torch.zeros(1, 3, 4), decoding, vocabulary)
         assert bool((decoded.tokens == vocabulary.unknown_id).any()) == compat
+
+
+def test_defaults_are_those_of_the_paper():
+    """Five samples an image, against its greedy caption."""
+    data, task = toy_data(), objective()
+    assert (task.settings["samples_per_image"], task.settings["baseline"]) == (5, "greedy")
+    task.prepare(data, CPU.device)
+    judged, reward = [], task.reward.rewards["says"]
+    task.reward.rewards["says"] = lambda images, captions: judged.extend(captions) or reward(images, captions)
+    task.backward(fresh_captioner(data), next(data.train.batches(Loading(4), epoch=0)), CPU)
+    assert len(judged) == 4 * (5 + 1)
 
 
 def test_wrong_options_are_answered_in_one_line():

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from pairs.annotations import AnnotatedImage, words_of
 from pairs.picture_folders import Files, Folder
-from pairs.sources import given
-from training.captioning.annotations import AnnotatedImage, words_of
-from utils.errors import UserError, check_count
+from utils.errors import UserError, check_count, given_path
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class PhotoSet:
     def choose(self, num_held_out: int, seed: int) -> "ChosenPhotos":
         """The photos to train on, then those held out. UserError where there are not so many."""
         check_count("photos.count", self.count)
-        folder = Folder(given("photos.path", self.path, "a folder or zip with a folder of photos for each class"))
+        folder = Folder(given_path("photos.path", self.path, "a folder or zip with a folder of photos for each class"))
         if len(names := folder.names()) < self.count + num_held_out:
             raise UserError(
                 f"photos.path={folder.root}: expected {self.count} photos and {num_held_out} to hold out "

@@ -13,12 +13,11 @@ import h5py
 import numpy as np
 
 from models.captioner.vocabulary import Vocabulary
-from pairs.sources import given
+from pairs.labels import LabelledImage, Labels
 from store.atomic import atomic_write, remove
 from store.plain_json import encode
 from store.provenance import file_sha256
-from training.captioning.labels import LabelledImage, Labels
-from utils.errors import UserError
+from utils.errors import UserError, given_path
 
 NAME = "captions"
 
@@ -50,7 +49,7 @@ def write_json(labels: Labels, folder: Path) -> list[Path]:
 
 def open_labels(labels_path: str | None) -> Labels:
     """What option `labels_path` names: see `find_labels`."""
-    words, rows = find_labels(given("labels_path", labels_path, "the folder of caption_labels, or its json"))
+    words, rows = find_labels(given_path("labels_path", labels_path, "the folder of caption_labels, or its json"))
     return read_labels(rows, words)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int64, UInt32
 
 from models.captioner.vocabulary import Vocabulary
-from training.captioning.annotations import AnnotatedImage
+from pairs.annotations import AnnotatedImage
 from utils.errors import UserError, check_count, some
 
 
@@ -54,18 +54,17 @@ class Labels:
     def of_image(self, index: int) -> UInt32[np.ndarray, "k t"]:
         return self.rows[self.start[index] : self.end[index]]
 
-    def known_words(self, index: int) -> list[list[str]]:
-        """The captions of an image as its rows tell them: cut at `max_length`, other words are UNK."""
+    def known_captions(self, index: int) -> list[str]:
+        """Words with blanks between, as the rows tell them: cut at `max_length`, other words are UNK."""
         words = self.vocabulary.words
         rows: list[list[int]] = self.of_image(index).tolist()
-        return [[words[number - 1] for number in row if number] for row in rows]
+        return [" ".join(words[number - 1] for number in row if number) for row in rows]
 
-    def all_words(self, index: int) -> list[list[str]]:
-        """The captions of an image, complete; as the rows tell them where the files hold nothing else."""
-        captions = self.images[index].captions
-        return [caption.split(" ") for caption in captions] if captions else self.known_words(index)
+    def whole_captions(self, index: int) -> list[str]:
+        """Words with blanks between, nothing cut; as the rows tell them where the files hold nothing else."""
+        return list(self.images[index].captions) or self.known_captions(index)
 
-    def splits(self) -> Counter[str]:
+    def count_splits(self) -> Counter[str]:
         """Images of each split."""
         return Counter(image.split for image in self.images)
 
@@ -73,7 +72,7 @@ class Labels:
         """The images of these splits. UserError where there are none."""
         chosen = np.array([i for i, image in enumerate(self.images) if image.split in splits], dtype=np.int64)
         if not len(chosen):
-            raise UserError(f"no images of split {' or '.join(splits)}; there are: {', '.join(self.splits())}")
+            raise UserError(f"no images of split {' or '.join(splits)}; there are: {', '.join(self.count_splits())}")
         images = [self.images[i] for i in chosen]
         return replace(self, images=images, start=self.start[chosen], end=self.end[chosen])
 
