@@ -99,6 +99,7 @@ class Dropped(nn.Module):
         super().__init__()
         self.inner, self.dropout = TEXT(), nn.Dropout(0.1)
         self.context_length, self.output_dim = self.inner.context_length, self.inner.output_dim
+        self.vocab_size = self.inner.vocab_size
         self.arguments = self.inner.arguments
         self.tokenize, self.initialize = self.inner.tokenize, self.inner.initialize
 
