@@ -18,7 +18,7 @@ import models
 from models.load import extractor
 from tests.helpers.shared_data import ROOT
 from tests.helpers.toy_family.family import ToyModel
-from utils.command_line import CONFIGS
+from utils.command_line import CONFIGS, prepare
 from utils.errors import UserError, user_error_in
 
 SAMPLE = ROOT / "sample"
@@ -36,8 +36,8 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The family is there; these are its weights."""
     shutil.copytree(ROOT / "tests" / "helpers" / "toy_family", tmp_path / "models" / "toy")
     monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path / "models")])
-    (tmp_path / "configs" / "feature_type").mkdir(parents=True)
-    (tmp_path / "configs" / "feature_type" / "toy.yaml").write_text(YAML)
+    (tmp_path / "configs" / "shared" / "feature_type").mkdir(parents=True)
+    (tmp_path / "configs" / "shared" / "feature_type" / "toy.yaml").write_text(YAML)
     importlib.invalidate_caches()
     for name in ("models.toy", "models.toy.family"):
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -49,9 +49,10 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def run(weights: Path, tmp_path: Path) -> Job:
     def run(job: str, *overrides: str) -> int:
-        given = [f"hydra.searchpath=[file://{tmp_path / 'configs'}]", "feature_type=toy", f"model_name='{weights}'"]
+        toy = [f"hydra.searchpath=[file://{tmp_path / 'configs'}]", "shared/feature_type@feature_type=toy"]
+        given = prepare(["--config-name", job, f"model_name={weights}", "device=cpu", *overrides])[2:]
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = compose(job, [*given, "device=cpu", f"output_path='{tmp_path / 'out'}'", *overrides])
+            config = compose(job, [*toy, f"output_path='{tmp_path / 'out'}'", *given])
         return call(config.job, _convert_="all")
 
     return run

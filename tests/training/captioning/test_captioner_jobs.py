@@ -3,18 +3,16 @@
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.utils import call
 
 from models.captioner import load_captioner
+from tests.helpers.configs import composed
 from tests.helpers.training_runs import log
-from utils.command_line import CONFIGS, prepare
+from utils.command_line import CONFIGS
 
 
 def run(job: str, *given: str) -> int:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose(job, prepare(["--config-name", job, "device=cpu", *given])[2:])
-        return call(config.job, _convert_="all")
+    return call(composed(job, "device=cpu", *given).job, _convert_="all")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +28,7 @@ def scenes(tmp_path_factory) -> tuple[Path, list[str]]:
     return folder, data
 
 
-REWARDS = sorted(path.stem for path in (CONFIGS / "reward").glob("*.yaml"))
+REWARDS = sorted(path.stem for path in (CONFIGS / "caption_train/reward").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("reward", REWARDS)
@@ -49,9 +47,8 @@ def test_every_reward_runs_from_the_command_line(scenes, reward):
 
 
 def test_phases_have_their_own_defaults():
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        first, second = (compose("caption_train", [f"caption_phase={phase}"]) for phase in ("mle", "scst"))
-        given = compose("caption_train", ["caption_phase=scst", "optimizer.lr=1e-4", "epochs=3"])
+    first, second = (composed("caption_train", f"caption_phase={phase}") for phase in ("mle", "scst"))
+    given = composed("caption_train", "caption_phase=scst", "optimizer.lr=1e-4", "epochs=3")
     assert first.schedule._target_.endswith(".noam")
     assert second.schedule._target_.endswith(".constant")
     assert (second.optimizer.lr, list(second.optimizer.betas), second.max_norm) == (5e-6, [0.9, 0.999], 0.1)
@@ -60,10 +57,8 @@ def test_phases_have_their_own_defaults():
 
 
 def test_upstream_compat_lets_samples_and_greedy_captions_say_unk():
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        ours, theirs = (
-            compose("caption_train", ["caption_phase=scst", f"upstream_compat='{compat}'"])
-            for compat in ("false", "true")
-        )
-        assert (ours.job.objective.upstream_compat, theirs.job.objective.upstream_compat) == (False, True)
-        assert theirs.job.decoding.upstream_compat
+    ours, theirs = (
+        composed("caption_train", "caption_phase=scst", f"upstream_compat={compat}") for compat in ("false", "true")
+    )
+    assert (ours.job.objective.upstream_compat, theirs.job.objective.upstream_compat) == (False, True)
+    assert theirs.job.decoding.upstream_compat
