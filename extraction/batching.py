@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.types import Item
+from utils.types import Item, Source
 
 _POLL_SECONDS = 0.1
 
@@ -41,7 +41,9 @@ class End:
 
     fps: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    source: Source | None = None  # from before reading: a file that changes meanwhile is then done again
+    damage: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from extraction.streams import Images, Texts, Videos
 from extraction.zero_shot import ShowPredictions, ZeroShot
 from media.sampling import sampler_from
 from utils.errors import UserError, check_count, check_flags, check_option
-from utils.types import Handler, Item
+from utils.types import Item, Show
 
 OnError = Literal["skip", "partial", "raise"]
 Feature = Literal["global", "grid"]
@@ -108,8 +108,8 @@ class Extractor:
         self.streams = {"video": self.videos, "image": self.images, "text": self.texts}
 
     @property
-    def handlers(self) -> list[Handler]:
-        """Handlers that belong to this extractor's own options."""
+    def shows(self) -> list[Show]:
+        """What belongs to this extractor's own options."""
         return [ShowPredictions()] if self._shows else []
 
     def extract(self, path: str | Path) -> dict[str, np.ndarray]:
@@ -132,8 +132,8 @@ class Extractor:
         if isinstance(result, Failed):
             raise result.error
         features = stream.finish(result)
-        for handler in self.handlers:
-            handler(features)
+        for each in self.shows:
+            each.show(features)
         return features.arrays
 
 

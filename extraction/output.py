@@ -11,7 +11,6 @@ from torch import Tensor
 from extraction.batching import Encoded
 from extraction.encoder import Encoder
 from extraction.zero_shot import ZeroShot
-from store.provenance import software
 
 
 @dataclass(frozen=True)
@@ -53,11 +52,9 @@ class Output:
     def provenance(self, encoded: Encoded) -> dict[str, Any]:
         return {
             **encoded.end.facts,
-            "warnings": encoded.end.warnings,
             "rows": encoded.rows,
             "weights": self.weights,
             "device": str(self.encoder.device),
-            "software": software(),
         }
 
     def predictions(self, encoded: Encoded) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from media.reencode import kept_path, through_file
 from media.sampling import EveryFrame, Sampler
 from media.texts import read_texts
 from media.video import VideoReader, open_video
-from store.provenance import item_source
+from store.record import item_source
 from utils.errors import MediaError, UserError
 from utils.types import Features, Item, Row
 
@@ -92,8 +92,10 @@ class Videos:
                 yield Sample(pixels, row.seconds, float(row.frame.seconds))
             yield End(
                 fps=self.sampler.fps_of_rows(video),
-                facts={"source": source, "video": _video_facts(video), "damage": list(video.damage)},
-                warnings=[*video.warnings, *video.damage],
+                facts={"video": _video_facts(video)},
+                source=source,
+                damage=tuple(video.damage),
+                warnings=(*video.warnings, *video.damage),
             )
 
     def encode(self, contents: Sequence[Any]) -> dict[str, np.ndarray]:
@@ -105,9 +107,8 @@ class Videos:
         arrays["timestamps_ms"] = _as_ms(encoded.seconds)
         if not isinstance(self.sampler, EveryFrame):
             arrays["source_timestamps_ms"] = _as_ms(encoded.source_seconds)
-        settings = self.settings | {"damage": "kept what decodes" if encoded.end.facts["damage"] else NO_DAMAGE}
-        provenance, predictions = self.output.provenance(encoded), self.output.predictions(encoded)
-        return Features(encoded.item, self.folder, arrays, settings, provenance, predictions)
+        settings = self.settings | {"damage": "kept what decodes" if encoded.end.damage else NO_DAMAGE}
+        return _finished(encoded, self.output, self.folder, arrays, settings)
 
     def _rows(self, video: VideoReader, item: Item) -> Iterator[Row]:
         rows = self.sampler.rows(video)
@@ -149,7 +150,7 @@ class Images:
             yield Start(1)
             for frame in image:
                 yield Sample(self.preprocess.image(frame.picture), frame.seconds, frame.seconds)
-            yield End(facts={"source": source, "image": image.facts}, warnings=list(image.warnings))
+            yield End(facts={"image": image.facts}, source=source, warnings=tuple(image.warnings))
 
     def encode(self, contents: Sequence[Any]) -> dict[str, np.ndarray]:
         return self.output.encode_images(contents)
@@ -158,8 +159,7 @@ class Images:
         arrays = self.output.arrays(encoded)
         if encoded.rows > 1:
             arrays["timestamps_ms"] = _as_ms(encoded.seconds)
-        provenance, predictions = self.output.provenance(encoded), self.output.predictions(encoded)
-        return Features(encoded.item, self.folder, arrays, self.settings, provenance, predictions)
+        return _finished(encoded, self.output, self.folder, arrays, self.settings)
 
 
 @dataclass(frozen=True)
@@ -190,15 +190,23 @@ class Texts:
             except UserError as error:
                 raise MediaError(f"{where}: {error}") from error
             yield Sample(tokens[0])
-        yield End(facts={"source": source, "texts": list(item.texts)} if item.texts else {"source": source})
+        yield End(facts={"texts": list(item.texts)} if item.texts else {}, source=source)
 
     def encode(self, contents: Sequence[Tensor]) -> dict[str, np.ndarray]:
         return self.output.encode_texts(contents)
 
     def finish(self, encoded: Encoded) -> Features:
-        return Features(
-            encoded.item, self.folder, self.output.arrays(encoded), self.settings, self.output.provenance(encoded)
-        )
+        end, arrays, provenance = encoded.end, self.output.arrays(encoded), self.output.provenance(encoded)
+        return Features(encoded.item, self.folder, arrays, self.settings, provenance, source=end.source)
+
+
+def _finished(
+    encoded: Encoded, output: Pictures, folder: str, arrays: dict[str, np.ndarray], settings: dict[str, Any]
+) -> Features:
+    end, provenance, predictions = encoded.end, output.provenance(encoded), output.predictions(encoded)
+    return Features(
+        encoded.item, folder, arrays, settings, provenance, predictions, end.source, end.damage, end.warnings
+    )
 
 
 def _as_ms(seconds: Sequence[float]) -> np.ndarray:

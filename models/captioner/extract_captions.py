@@ -27,9 +27,9 @@ from models.clip.extract_clip import folder_name
 from models.clip.layouts import weights_file
 from models.clip.weights import find_weights, load_model
 from models.clip_s import PREFIX, clip_s, prefixed
-from store.provenance import file_sha256, software
+from store.provenance import file_sha256
 from utils.errors import UserError, check_count, check_flags, check_option, check_text
-from utils.types import Handler
+from utils.types import Show
 
 FEATURE_TYPE = "captions"
 OnError = Literal["skip", "partial", "raise"]
@@ -83,11 +83,9 @@ class CaptionOutput:
     def provenance(self, encoded: Encoded) -> dict[str, Any]:
         return {
             **encoded.end.facts,
-            "warnings": encoded.end.warnings,
             "rows": encoded.rows,
             "weights": self.weights,
             "device": str(self.grids.device),
-            "software": software(),
         }
 
     def predictions(self, encoded: Encoded) -> list[dict[str, Any]]:
@@ -187,7 +185,7 @@ class ExtractCaptions:
         }
 
     @property
-    def handlers(self) -> list[Handler]:
+    def shows(self) -> list[Show]:
         return []
 
 

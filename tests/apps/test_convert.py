@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from store.handlers import SaveNpz, SaveNumpy, SavePickle
 
 from apps.convert import convert
 from store.forms import read_array
-from store.handlers import SaveNpz, SaveNumpy, SavePickle
 from store.hdf5 import SaveHdf5
 from utils.errors import MediaError, UserError
 from utils.types import Features, Handler, Item

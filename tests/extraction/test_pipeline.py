@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from store.handlers import SaveNumpy
 
 from extraction.batching import Encoded, End, Sample, Start
 from extraction.pipeline import INTERRUPTED, extract
 from media.inputs import find_inputs
-from store.handlers import SaveNumpy
 from utils.errors import MediaError, UserError
 from utils.types import Features, Handler, Item
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from store.handlers import SaveNumpy
 
 from extraction.batching import Encoded, End, Sample, Start
 from extraction.pipeline import extract
 from media.inputs import find_inputs
-from store.handlers import SaveNumpy
 from utils.types import Features, Handler, Item
 
 NUM_IMAGES = 200

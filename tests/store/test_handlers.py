@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from store.handlers import SaveNumpy, SavePickle
 
 from store import item_files
-from store.handlers import SaveNumpy, SavePickle
 from utils.errors import MediaError, UserError
 from utils.types import Features, Handler, Item
 

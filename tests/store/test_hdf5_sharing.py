@@ -9,10 +9,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from store.handlers import SaveNpz, SaveNumpy
 
 from apps.convert import convert
 from store import hdf5
-from store.handlers import SaveNpz, SaveNumpy
 from store.hdf5 import SavedItem, SaveHdf5, read_items
 from store.reading import find_saved, read_saved
 from utils.errors import MediaError, UserError

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from store.handlers import SaveNpz, SaveNumpy, SaveXmodalerVideo
+
 from utils.errors import MediaError
 from utils.types import Features, Item
 

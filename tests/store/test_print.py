@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from store.handlers import Print
+
 from utils.errors import MediaError
 from utils.types import Features
 

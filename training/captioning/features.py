@@ -16,8 +16,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from store.hdf5 import RECORD
-from store.item_files import META
-from store.record import parse_record, read_record
+from store.record import META, parse_record, read_record
 from training.captioning.labels import LabelledImage
 from utils.errors import UserError, some
 

@@ -11,6 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from hydra.utils import call
+from store.caption_forms import PrintCaptions, SaveCaptions, web_vtt
 
 from extraction.encoder import Encoder
 from extraction.pipeline import extract
@@ -20,7 +21,6 @@ from models.captioner.checkpoint import save_captioner
 from models.captioner.decoding import decode
 from models.captioner.extract_captions import ExtractCaptions
 from models.captioner.options import Decoding
-from store.caption_forms import PrintCaptions, SaveCaptions, web_vtt
 from store.provenance import file_sha256
 from tests.helpers.shared_data import ROOT
 from tests.helpers.tiny_clip import TINY_RESNET, tiny_model
