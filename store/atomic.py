@@ -69,9 +69,10 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
 def _create(path: Path) -> BinaryIO:
     """Not with `tempfile`: the result gets the permissions that every other new file gets (umask)."""
     for _ in range(10):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # another process has just removed the folder, which was empty
+        with suppress(FileNotFoundError, FileExistsError):  # another process has just removed the folder, being empty
+            path.parent.mkdir(parents=True, exist_ok=True)
             return path.open("x+b")
+    path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("x+b")
 
 

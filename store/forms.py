@@ -86,7 +86,9 @@ class SaveNumpy:
 
     def write(self, features: Features) -> Iterator[NewFile]:
         for key, array in features.arrays.items():
-            yield NewFile(f"_{key}.npy", _numpy_writer(array), {"key": key, **array_facts(array)})
+            yield NewFile(
+                f"_{key}.npy", partial(np.save, arr=array, allow_pickle=False), {"key": key, **array_facts(array)}
+            )
 
     def read(self, path: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
         return {facts["key"]: np.load(path, allow_pickle=False)}
@@ -156,16 +158,12 @@ class SaveXmodalerVideo:
             )
         array = features.arrays[key]
         facts = {"key": key, **array_facts(array), "left_out": [other for other in features.arrays if other != key]}
-        yield NewFile(".npy", _numpy_writer(array), facts)
+        yield NewFile(".npy", partial(np.save, arr=array, allow_pickle=False), facts)
 
     def read(self, path: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
         if facts["left_out"]:
             raise ValueError(f"this form left out {', '.join(facts['left_out'])}")
         return {facts["key"]: np.load(path, allow_pickle=False)}
-
-
-def _numpy_writer(array: np.ndarray) -> Callable[[Writable], None]:
-    return partial(np.save, arr=array, allow_pickle=False)  # pyright: ignore[reportReturnType]
 
 
 class _OnlyArrays(pickle.Unpickler):

@@ -37,7 +37,9 @@ class SaveHdf5:
     name, ending, gathered_ending = "hdf5", ".hdf5", ".h5"
 
     def __init__(self) -> None:
-        self._open: tuple[Path, tuple[int, int, int], Any] | None = None
+        self._state: tuple[Path, int, int, int] | None = None
+        self._raw: BinaryIO | None = None
+        self._file: Any = None
         self._lock = RLock()
 
     def write(self, features: Features) -> Iterator[NewFile]:
@@ -58,7 +60,7 @@ class SaveHdf5:
     def read(self, path: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
         import h5py
 
-        with h5py.File(path, "r", locking=False) as own:
+        with h5py.File(path, "r") as own:
             return {key: np.asarray(own[key][()]) for key in facts["arrays"]}  # pyright: ignore[reportIndexIssue]
 
     def is_own(self, path: Path, name: str) -> bool:
@@ -66,7 +68,7 @@ class SaveHdf5:
         import h5py
 
         try:
-            with h5py.File(path, "r", locking=False) as own:
+            with h5py.File(path, "r") as own:
                 return own.attrs.get(ITEM) == group_name(name)
         except OSError:
             return False
@@ -128,6 +130,7 @@ class SaveHdf5:
                     raise
             if disk.error is not None:
                 raise disk.error
+        self.close()
         return problems
 
     @contextmanager
@@ -144,20 +147,30 @@ class SaveHdf5:
             except OSError:
                 yield None
                 return
-            state = stat.st_ino, stat.st_size, stat.st_mtime_ns
-            if self._open is None or self._open[:2] != (archive, state):
+            state = archive, stat.st_ino, stat.st_size, stat.st_mtime_ns
+            if state != self._state:
                 self.close()
                 try:
-                    self._open = archive, state, h5py.File(archive, "r", locking=False)
+                    # Through Python: by its path, HDF5 would mix it up with other openings in this process.
+                    self._raw = archive.open("rb")
+                    self._file = h5py.File(self._raw, "r")
                 except OSError as error:
+                    self.close()
                     raise UserError(f"{archive}: no HDF5 file, or damaged ({error}): move it away") from error
-            yield self._open[2]
+                self._state = state
+            yield self._file
 
     def close(self) -> None:
         with self._lock:
-            if self._open is not None:
-                self._open[2].close()
-                self._open = None
+            if self._file is not None:
+                self._file.close()
+            if self._raw is not None:
+                self._raw.close()
+            self._state = self._raw = self._file = None
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # at the end of the program, HDF5 may be gone first
+            self.close()
 
 
 class _Disk:
@@ -226,6 +239,8 @@ def _carry_over(old: Any, new: Any, added: set[str], archive: Path) -> None:
                 group.attrs[key] = value
 
     try:
+        for key, value in old.attrs.items():
+            new.attrs.setdefault(key, value)
         old.visititems(copy)
     except _DAMAGE as error:
         raise UserError(f"{archive}: damaged ({error}): move it away") from error

@@ -4,7 +4,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -210,18 +210,18 @@ def check_usable(features: Features) -> None:
             )
 
 
+@dataclass
 class _HashedFile:
     """Passes bytes on and counts and hashes them: no second pass over the file, no copy in memory."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.sha256 = hashlib.sha256()
-        self.num_bytes = 0
+    file: BinaryIO
+    sha256: Any = field(default_factory=hashlib.sha256)
+    num_bytes: int = 0
 
     def write(self, data: Any, /) -> int:
         self.sha256.update(data)
         self.num_bytes += memoryview(data).nbytes
-        return self._file.write(data)
+        return self.file.write(data)
 
 
 def _write(path: Path, new: NewFile) -> dict[str, Any]:
@@ -269,9 +269,10 @@ def _keep_or_clear(meta: Path, old: Record | None, new: Record, forms: Iterable[
     The meta file goes first: killed half-way, new arrays must not lie beside a record of the old settings.
     """
     if old is not None and old.settings == new.settings and old.source.same_as(new.source):
-        mine = {None, *(form.name for form in forms)}
+        mine = {None, *(form.name for form in forms)}  # predictions are of no form
         return {name: facts for name, facts in old.files.items() if facts.get("form") not in mine}
-    remove(meta)
+    if meta.exists():
+        remove(meta)
     start = meta.name.removesuffix(META)
     for name in old.files if old is not None else ():
         if name.startswith(start) and Path(name).name == name:

@@ -129,8 +129,9 @@ def _locked(path: Path) -> FileLock | None:
             return lock
         except Timeout:
             return None
-        except FileNotFoundError:
-            continue
+        except (FileNotFoundError, FileExistsError):
+            if path.parent.is_file():
+                raise
     return None
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import platform
 import tomllib
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ TOOL = "torch_zoo"
 _PACKAGES = ("torch", "torchvision", "av", "numpy", "pillow")
 
 
+@cache
 def software() -> dict[str, Any]:
     """Versions of the tool and of everything the numbers can depend on; "not installed" where that is so."""
     versions: dict[str, Any] = {TOOL: tool_version(), "python": platform.python_version()}

@@ -82,7 +82,8 @@ def intact(path: Path, facts: dict[str, Any]) -> bool:
             return False
         if path.suffix == ".npy":
             array = np.lib.format.open_memmap(path, mode="r")
-            return list(array.shape) == facts.get("shape") and str(array.dtype) == facts.get("dtype")
+            fills = array.offset + array.nbytes == facts.get("bytes")  # else a damaged header shifts all values
+            return fills and list(array.shape) == facts.get("shape") and str(array.dtype) == facts.get("dtype")
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == facts.get("sha256")
     except (OSError, ValueError, TypeError, SyntaxError, OverflowError, tokenize.TokenError):

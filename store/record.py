@@ -48,8 +48,11 @@ def parse_record(data: bytes | str) -> Record | None:
         return None
     dicts = [record.settings, record.files, record.provenance]
     dicts += record.files.values() if isinstance(record.files, dict) else []
-    texts = [record.item, source.path]
-    return record if all(isinstance(x, dict) for x in dicts) and all(isinstance(x, str) for x in texts) else None
+    if not all(isinstance(each, dict) for each in dicts) or not isinstance(record.item, str):
+        return None
+    texts = [*record.files, source.path, *(facts.get("form", "") for facts in record.files.values())]
+    # Files lie beside the record, whatever somebody wrote into it.
+    return record if all(isinstance(each, str) for each in texts) and "/" not in "".join(record.files) else None
 
 
 def write_record(path: Path, record: Record) -> None:
