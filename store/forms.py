@@ -59,10 +59,6 @@ class Gathers(Form, Protocol):
 
     def intact(self, archive: Path, record: Record) -> bool: ...
 
-    def is_own(self, path: Path, name: str) -> bool:
-        """Whether this file was written as the item's own, even if no meta file lists it."""
-        ...
-
     def items(self, archive: Path) -> Iterator[Features | MediaError]: ...
 
     def gather(

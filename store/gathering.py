@@ -52,7 +52,7 @@ def gather(form: Gathers, output_path: Path, folder: str, locks: Locks, *, share
         for name, each in own.items():
             if name not in problems and locks.take(lock := f"{folder}/{name}"):  # else another process is at it again
                 try:
-                    _drop(form, name, each)
+                    _drop(name, each)
                 finally:
                     locks.release(lock)
     finally:
@@ -93,14 +93,13 @@ def _read(listed: dict[str, _Own], form: Gathers) -> Iterator[tuple[str, Feature
             yield name, error
 
 
-def _drop(form: Gathers, name: str, own: _Own) -> None:
+def _drop(name: str, own: _Own) -> None:
     """Takes away what is in the one file by now: first from the meta file, so that nobody misses it."""
     record = read_record(own.meta)
-    if own.record is None:  # left over by a process that was killed in `_drop`, or before it wrote the meta file
-        if (record is not None and own.path.name in record.files) or not form.is_own(own.path, name):
-            return
-    elif record != own.record:  # done again meanwhile
+    listed = record is not None and own.path.name in record.files
+    if listed and record != own.record:  # done again meanwhile
         return
+    # One that is not listed was left over by a process killed just here, or before it wrote the meta file.
     rest = {file: facts for file, facts in record.files.items() if file != own.path.name} if record else {}
     if any("form" in facts for facts in rest.values()):
         if record is not None and rest != record.files:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +23,6 @@ from utils.types import Features
 FOLDER = "folder"  # attribute of the file: `Features.folder`, whatever the file is called later
 RECORD = "record"  # attribute of an item's group: settings, source, provenance and shapes, as JSON
 PREDICTIONS = "predictions"
-ITEM = "item"  # attribute of an item's own file
 _LIBVER = ("v110", "v110")  # attributes of any size, which records of many texts need
 _DAMAGE = (OSError, KeyError, TypeError, ValueError, RuntimeError, AttributeError)  # what h5py answers to it
 
@@ -30,16 +30,16 @@ _DAMAGE = (OSError, KeyError, TypeError, ValueError, RuntimeError, AttributeErro
 class SaveHdf5:
     """`<output_path>/<folder>.h5`: a group for each item with a dataset for each array, readable with plain h5py.
 
-    During a run, an item has a small file of its own, `<item>.hdf5`. When the run ends, a new `.h5` is written with
+    During a run, an item has a small file of its own, `<item>.own.hdf5`. When the run ends, a new `.h5` is written with
     what the old one holds and all of these, and takes its place as a whole; only then they go (`store.gathering`).
     """
 
-    name, ending, gathered_ending = "hdf5", ".hdf5", ".h5"
+    name, ending, gathered_ending = "hdf5", ".own.hdf5", ".h5"
 
     def __init__(self) -> None:
         self._state: tuple[Path, int, int, int] | None = None
-        self._raw: BinaryIO | None = None
         self._file: Any = None
+        self._close: Callable[[], Any] = lambda: None
         self._lock = RLock()
 
     def write(self, features: Features) -> Iterator[NewFile]:
@@ -50,7 +50,6 @@ class SaveHdf5:
 
             buffer = io.BytesIO()  # HDF5 goes back and forth
             with h5py.File(buffer, "w", libver=_LIBVER) as own:
-                own.attrs[ITEM] = group_name(features.item.name)
                 for key, array in arrays.items():
                     own.create_dataset(key, data=array)
             file.write(buffer.getbuffer())
@@ -62,16 +61,6 @@ class SaveHdf5:
 
         with h5py.File(path, "r") as own:
             return {key: np.asarray(own[key][()]) for key in facts["arrays"]}  # pyright: ignore[reportIndexIssue]
-
-    def is_own(self, path: Path, name: str) -> bool:
-        """Whether the file was written as an item's own, also where no meta file lists it."""
-        import h5py
-
-        try:
-            with h5py.File(path, "r") as own:
-                return own.attrs.get(ITEM) == group_name(name)
-        except OSError:
-            return False
 
     def record(self, archive: Path, name: str) -> Record | None:
         """What the folder's file says of an item; None where it does not hold it. UserError if it is no HDF5 file."""
@@ -130,7 +119,8 @@ class SaveHdf5:
                     raise
             if disk.error is not None:
                 raise disk.error
-        self.close()
+        self._close()
+        self._state = None
         return problems
 
     @contextmanager
@@ -149,28 +139,24 @@ class SaveHdf5:
                 return
             state = archive, stat.st_ino, stat.st_size, stat.st_mtime_ns
             if state != self._state:
-                self.close()
+                self._close()
+                self._file = self._state = raw = None
                 try:
                     # Through Python: by its path, HDF5 would mix it up with other openings in this process.
-                    self._raw = archive.open("rb")
-                    self._file = h5py.File(self._raw, "r")
+                    raw = archive.open("rb")
+                    self._file = h5py.File(raw, "r")
                 except OSError as error:
-                    self.close()
+                    if raw is not None:
+                        raw.close()
                     raise UserError(f"{archive}: no HDF5 file, or damaged ({error}): move it away") from error
+                self._close = weakref.finalize(self, _close, self._file, raw)  # at the end of the program at the latest
                 self._state = state
             yield self._file
 
-    def close(self) -> None:
-        with self._lock:
-            if self._file is not None:
-                self._file.close()
-            if self._raw is not None:
-                self._raw.close()
-            self._state = self._raw = self._file = None
 
-    def __del__(self) -> None:
-        with suppress(Exception):  # at the end of the program, HDF5 may be gone first
-            self.close()
+def _close(file: Any, raw: Any) -> None:
+    file.close()
+    raw.close()
 
 
 class _Disk:

@@ -664,5 +664,5 @@ def test_results_stay_in_the_output_folder_wherever_the_input_is_named_from(
 def test_an_own_hdf5_file_opens_with_plain_h5py(make: Make, out: Path) -> None:
     features = make()
     Folder(out, FORMS["save_hdf5"]).save(features)
-    with h5py.File(meta_file(out).with_name("000.hdf5")) as file:
+    with h5py.File(meta_file(out).with_name("000.own.hdf5")) as file:
         assert set(file) == set(features.arrays)

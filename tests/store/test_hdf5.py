@@ -177,10 +177,10 @@ def test_a_damaged_own_file_costs_no_older_result(make: Make, folder: Folder) ->
     store = folder.store()
     for name in "abc":
         store.save(make(name, settings={"model": "other"}))
-    own = folder.path / "clip" / "ViT-B_32" / "a.hdf5"
+    own = folder.path / "clip" / "ViT-B_32" / "a.own.hdf5"
     own.write_bytes(own.read_bytes()[:-5])
     ledger = folder.end_run(store)
-    assert ["a.hdf5: not what its meta file says" in entry.reason for entry in ledger.entries] == [True]
+    assert ["a.own.hdf5: not what its meta file says" in entry.reason for entry in ledger.entries] == [True]
     assert [folder.done(make(name, settings={"model": "other"})) for name in "abc"] == [False, True, True]
     with h5py.File(file_of(folder.path)) as file:
         assert set(file) == {"a", "b", "c"}
@@ -410,7 +410,7 @@ def test_processes_save_into_one_folder_and_some_are_killed(tmp_path: Path) -> N
     assert found == {f"w{w}/{k}": 100.0 * w + k for w in range(3) for k in range(20)}
     with h5py.File(file_of(tmp_path)) as file:
         assert {name: len(file[name]) for name in file} == {f"w{w}": 20 for w in range(3)}  # pyright: ignore
-    assert not list(tmp_path.rglob("*.hdf5"))
+    assert not list(tmp_path.rglob("*.own.hdf5"))
 
 
 def test_without_locks_several_processes_never_replace_one_file(
