@@ -1,36 +1,56 @@
 """The job behind `--config-name convert`: saved features from one form into another, without a model."""
 
-import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from store.forms import Form
+from store.items import Store, forms_and_shows
 from store.ledger import Ledger
 from store.reading import find_saved, read_saved
 from utils.errors import MediaError, UserError
 from utils.progress_bar import progress_bar
-from utils.types import Features, Handler, Item
-
-logger = logging.getLogger(__name__)
+from utils.types import Features, Item, Show
 
 
-def convert(*, input_path: str, on_extraction: dict[str, Handler] | list[Handler], output_path: str | Path) -> int:
-    """Hand every item saved below `input_path` to the handlers; the exit status, 0 only if nothing failed.
+def every_form(group: str) -> list[Form]:
+    """The forms among all options of a config group, so that what can be saved can be read. Under Hydra only."""
+    names = GlobalHydra.instance().config_loader().get_group_options(group, ObjectType.CONFIG)
+    nodes = [OmegaConf.select(compose(f"{group}/{name}"), group.replace("/", ".")) for name in names]
+    return forms_and_shows([each for node in nodes for each in instantiate(node).values()])[0]
+
+
+def convert(
+    *,
+    input_path: str,
+    forms: Sequence[Form],
+    on_extraction: dict[str, Form | Show] | list[Form | Show],
+    output_path: str | Path,
+) -> int:
+    """Save or show every item below `input_path` that is in one of `forms`; the exit status, 0 only if nothing failed.
 
     Settings and sources go with the features: an extraction into `output_path` later finds its items done.
     """
-    handlers = list(on_extraction.values()) if isinstance(on_extraction, dict) else list(on_extraction)
-    if not handlers:
+    saving, shows = forms_and_shows(on_extraction)
+    if not saving and not shows:
         raise UserError("on_extraction=[]: expected save_numpy or another of this group, or a list of them")
-    saves = any(handler.saves for handler in handlers)
-    found = find_saved(Path(input_path))
-    ledger = Ledger(Path(output_path) / "ledger.jsonl" if saves else None, settings={"converted": str(input_path)})
+    found = find_saved(Path(input_path), forms)
+    ledger = Ledger(Path(output_path) / "ledger.jsonl" if saving else None, settings={"converted": str(input_path)})
+    store = Store(output_path, saving, shared=False)
     try:
-        for path in progress_bar(found, "convert", unit=" files"):
-            for features in read_saved(path):
-                if isinstance(features, MediaError):
-                    ledger.add(Item(path, path.name), "failed", reason=str(features))
-                else:
-                    _hand_on(features, handlers, ledger)
+        with store.session(ledger):
+            for path in progress_bar(found, "convert", unit=" files"):
+                for features in read_saved(path, forms):
+                    if isinstance(features, MediaError):
+                        ledger.add(Item(path, path.name), "failed", reason=str(features))
+                    else:
+                        _hand_on(features, store, shows, ledger)
     finally:
         ledger.finish()
         for line in ledger.problems():
@@ -39,15 +59,17 @@ def convert(*, input_path: str, on_extraction: dict[str, Handler] | list[Handler
     return ledger.exit_status
 
 
-def _hand_on(features: Features, handlers: list[Handler], ledger: Ledger) -> None:
-    todo = [handler for handler in handlers if not handler.done(features.item, features.folder, features.settings)]
-    if not todo:
+def _hand_on(features: Features, store: Store, shows: list[Show], ledger: Ledger) -> None:
+    if not shows and store.done(features.item, features.folder, features.settings):
         ledger.add(features.item, "skipped", reason="done before")
         return
     try:
-        for handler in todo:
-            handler(features)
-    except MediaError as error:
+        store.save(features)
+        for each in shows:
+            each.show(features)
+    except Exception as error:  # a forged record may hold anything
+        if isinstance(error, UserError) and not isinstance(error, MediaError):
+            raise
         ledger.add(features.item, "failed", reason=str(error))
         return
     rows = max((len(array) for array in features.arrays.values() if array.ndim), default=0)

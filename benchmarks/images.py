@@ -21,7 +21,7 @@ from extraction.pipeline import extract
 from media.inputs import find_inputs
 from models.clip import ExtractCLIP
 from models.clip.model import ARCHITECTURES
-from store.handlers import SaveNumpy
+from store.forms import SaveNumpy
 
 SAMPLE = Path(__file__).resolve().parents[1] / "sample"
 SIZE = (640, 480)
@@ -48,7 +48,7 @@ def whole_run(extractor: FeatureExtractor, images: Path) -> float:
     with tempfile.TemporaryDirectory() as output:
         started = time.monotonic()
         inputs = find_inputs(image_paths=str(images))
-        if extract(inputs=inputs, extractor=extractor, on_extraction=[SaveNumpy(output)], output_path=output):
+        if extract(inputs=inputs, extractor=extractor, on_extraction=[SaveNumpy()], output_path=output):
             raise SystemExit("a run failed")
         return time.monotonic() - started
 

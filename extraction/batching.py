@@ -20,7 +20,7 @@ import numpy as np
 
 from extraction.one_thread import use_one_thread_here
 from extraction.progress import Progress
-from utils.types import Item
+from utils.types import Item, Source
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ class End:
 
     fps: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    source: Source | None = None  # from before reading: a file that changes meanwhile is then done again
+    damage: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 ReadEvent = Start | Prepared | End | Exception  # an item ends with `End`, or with what went wrong in reading it

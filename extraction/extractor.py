@@ -17,9 +17,8 @@ from extraction.options import FeatureOptions, FrameOptions, PictureOptions
 from extraction.streams import Images, Texts, Videos
 from extraction.towers import LoadedModel
 from extraction.zero_shot import ShowPredictions, TextPredictor
-from store.provenance import software
 from utils.errors import UserError, check_count
-from utils.types import Features, Handler, Item
+from utils.types import Features, Item, Show
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,13 @@ class ModelFeatures:
             found[self.feature_type] = values / np.linalg.norm(values, axis=1, keepdims=True)
         provenance = {
             **encoded.end.facts,
-            "warnings": encoded.end.warnings,
             "rows": encoded.rows,
             "weights": self.weights,
             "device": str(self.encoder.device),
-            "software": software(),
         }
-        return Features(encoded.item, self.folder, found | dict(arrays), dict(settings), provenance, predictions)
+        end, found = encoded.end, found | dict(arrays)
+        of_reading = (end.source, end.damage, end.warnings)
+        return Features(encoded.item, self.folder, found, dict(settings), provenance, predictions, *of_reading)
 
 
 class FeatureExtractor:
@@ -110,7 +109,7 @@ class FeatureExtractor:
             ahead=2 * batch_size,
         )
         self.streams = {"video": self.videos, "image": self.images, "text": self.texts}
-        self.handlers: list[Handler] = [ShowPredictions()] if features.show_pred else []
+        self.shows: list[Show] = [ShowPredictions()] if features.show_pred else []
 
     def extract(self, path: str | Path) -> dict[str, np.ndarray]:
         """A video: `{"clip": (t, d) float32, "fps": (), "timestamps_ms": (t,) float64}`; MediaError if unusable."""
@@ -132,8 +131,8 @@ class FeatureExtractor:
         if isinstance(result, Failed):
             raise result.error
         features = stream.finish(result)
-        for handler in self.handlers:
-            handler(features)
+        for each in self.shows:
+            each.show(features)
         return features.arrays
 
 

@@ -1,6 +1,6 @@
-"""The job behind `python main.py`: inputs -> features -> handlers -> ledger. Knows no model.
+"""The job behind `python main.py`: inputs -> features -> store and screen -> ledger. Knows no model.
 
-work list -> prefetch(read) -> encode_batches(encode) -> finish -> handlers
+work list -> prefetch(read) -> encode_batches(encode) -> finish -> save and show
 """
 
 import logging
@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -17,15 +17,16 @@ import numpy as np
 from extraction.batching import Background, Encoded, End, Failed, Prepared, Start, encode_batches, prefetch
 from extraction.progress import watched
 from extraction.work_list import WorkList
-from store.atomic import remove_leftovers
-from store.claims import Claims
+from store.forms import Form
+from store.items import Store, forms_and_shows
 from store.ledger import Ledger
+from store.locks import PATIENCE_SECONDS
+from store.plain_json import plain
 from utils.errors import MediaError, UserError
-from utils.types import Features, Handler, Item
+from utils.types import Features, Item, Show
 
 logger = logging.getLogger(__name__)
 
-LEFTOVER_SECONDS = 3600.0  # nobody writes one file for so long
 INTERRUPTED = 130  # exit status of a program stopped with Ctrl-C
 
 
@@ -53,41 +54,46 @@ class Extractor(Protocol):
     streams: Mapping[str, Any]  # kind of input ("video", "image", "text") -> Stream
 
     @property
-    def handlers(self) -> list[Handler]: ...
+    def shows(self) -> list[Show]: ...
 
 
 def extract(
     *,
     inputs: Mapping[str, list[Item]],
     extractor: Extractor,
-    on_extraction: dict[str, Handler] | list[Handler],
+    on_extraction: dict[str, Form | Show] | list[Form | Show],
     output_path: str | Path = "./output",
-    lease_seconds: float = 60,
+    patience_seconds: float = PATIENCE_SECONDS,
 ) -> int:
-    """Run `extractor` over all inputs and hand the results on; the exit status, 0 only if nothing failed.
+    """Run `extractor` over all inputs, save and show the results; the exit status, 0 only if all of it is there.
 
-    Several processes with one `output_path` share the work: see `store.claims`.
+    Several processes with one `output_path` share the work: see `store.locks`. Items that others hold are waited for,
+    as long as one of them comes to an end every `patience_seconds`.
     """
-    handlers = list(on_extraction.values()) if isinstance(on_extraction, dict) else list(on_extraction)
-    if not handlers:
+    forms, shows = forms_and_shows(on_extraction)
+    if not forms and not shows:
         raise UserError(
             "on_extraction=[] (captions: on_caption=[]): expected print or another of this group, or a list of them"
         )
-    saves = any(handler.saves for handler in handlers)
     streams = {kind: extractor.streams[kind] for kind in inputs}
-    settings = {kind: {"folder": stream.folder, **stream.settings} for kind, stream in streams.items()}
-    ledger = Ledger(Path(output_path) / "ledger.jsonl" if saves else None, settings=settings)
+    settings = {kind: plain(stream.settings) for kind, stream in streams.items()}
+    listed = {kind: {"folder": streams[kind].folder, **settings[kind]} for kind in streams}
+    ledger = Ledger(Path(output_path) / "ledger.jsonl" if forms else None, settings=listed)
+    store = Store(output_path, forms)
     logger.info("found %s", ", ".join(f"{len(items)} {kind}s" for kind, items in inputs.items()) or "nothing")
-    claims: AbstractContextManager[Claims | None] = nullcontext()
-    if saves:
-        claims = Claims(Path(output_path), lease_seconds=lease_seconds)
     try:
-        with claims as held:
+        with store.session(ledger):
             for kind, items in inputs.items():
-                _Run(extractor, streams[kind], handlers, ledger, held).over(items)
-                if saves:
-                    folder = Path(output_path) / streams[kind].folder
-                    remove_leftovers(folder, older_than_seconds=LEFTOVER_SECONDS)
+                todo = WorkList(
+                    items,
+                    folder=streams[kind].folder,
+                    settings=settings[kind],
+                    store=store,
+                    shows=bool(shows),
+                    ledger=ledger,
+                    patience_seconds=patience_seconds,
+                )
+                _Run(extractor, streams[kind], shows, store, ledger).over(todo, num_items=len(items))
     except KeyboardInterrupt:
         print("\ninterrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
         return INTERRUPTED
@@ -99,37 +105,25 @@ def extract(
 class _Run:
     """The way of one kind of input."""
 
-    def __init__(
-        self, extractor: Extractor, stream: Stream, handlers: list[Handler], ledger: Ledger, claims: Claims | None
-    ) -> None:
-        self._extractor, self._stream, self._ledger, self._claims = extractor, stream, ledger, claims
-        self._handlers = handlers
+    def __init__(self, extractor: Extractor, stream: Stream, shows: list[Show], store: Store, ledger: Ledger) -> None:
+        self._extractor, self._stream, self._ledger, self._store = extractor, stream, ledger, store
+        self._shows = [*extractor.shows, *shows]
 
-    def over(self, items: list[Item]) -> None:
+    def over(self, todo: WorkList, *, num_items: int) -> None:
         """The one loop: threads read ahead, this thread encodes, one in the background finishes and writes."""
         stream, batch_size = self._stream, self._extractor.batch_size
-        todo = WorkList(
-            items,
-            folder=stream.folder,
-            settings=stream.settings,
-            handlers=self._handlers,
-            claims=self._claims,
-            ledger=self._ledger,
-        )
-        with (
-            watched(lambda: len(items) - todo.num_left_out, unit=stream.unit) as progress,
-            Background(depth=stream.ahead) as background,
-        ):
-            events = prefetch(todo, stream.read, workers=stream.readers, depth=2 * batch_size, ahead=stream.ahead)
-            with closing(events):
-                started = time.monotonic()
-                for result in encode_batches(events, stream.encode, batch_size, progress):
-                    background.run(self._hand_on, result, todo, time.monotonic() - started)
-                    progress.item(result.rows if isinstance(result, Encoded) else 0)
+        with watched(lambda: num_items - todo.num_left_out, unit=stream.unit) as progress:
+            for items in todo.rounds():
+                events = prefetch(items, stream.read, workers=stream.readers, depth=2 * batch_size, ahead=stream.ahead)
+                with Background(depth=stream.ahead) as background, closing(events):
                     started = time.monotonic()
+                    for result in encode_batches(events, stream.encode, batch_size, progress):
+                        background.run(self._hand_on, result, todo, time.monotonic() - started)
+                        progress.item(result.rows if isinstance(result, Encoded) else 0)
+                        started = time.monotonic()
 
     def _hand_on(self, result: Encoded | Failed, todo: WorkList, seconds: float) -> None:
-        """Finish one item, hand it to every handler, enter what became of it."""
+        """Finish one item, save and show it, enter what became of it."""
         item = result.item
         try:
             if isinstance(result, Failed):
@@ -137,8 +131,6 @@ class _Run:
             elif not result.rows:
                 error = MediaError(f"{item.path}: no {self._stream.unit} came out of this file")
                 self._fail(item, error, seconds, status="empty")
-            elif not todo.is_mine(item):
-                self._ledger.add(item, "elsewhere", reason="taken over by another process while this one was held up")
             else:
                 self._hand_on_encoded(result, seconds)
         finally:
@@ -147,12 +139,13 @@ class _Run:
     def _hand_on_encoded(self, result: Encoded, seconds: float) -> None:
         try:
             features = self._stream.finish(result)
-            for handler in [*self._extractor.handlers, *self._handlers]:
-                handler(features)
+            self._store.save(features)
+            for each in self._shows:
+                each.show(features)
         except Exception as error:  # one file's: `_fail` tells whose mistake it is and whether the run can go on
             self._fail(result.item, error, seconds)
             return
-        damage = result.end.facts.get("damage")
+        damage = result.end.damage
         self._ledger.add(
             result.item,
             "partial" if damage else "done",

@@ -20,7 +20,7 @@ from media.reencode import kept_path, through_file
 from media.sampling import EveryFrame
 from media.texts import read_texts
 from media.video import VideoReader
-from store.provenance import item_source
+from store.record import item_source
 from utils.errors import MediaError, UserError
 from utils.types import Features, Item
 
@@ -89,8 +89,10 @@ class Videos:
             facts = {key: str(value) if isinstance(value, Fraction) else value for key, value in asdict(info).items()}
             yield End(
                 fps=float(sampler.rate(video)),
-                facts={"source": source, "video": facts, "damage": list(video.damage)},
-                warnings=[*video.warnings, *video.damage],
+                facts={"video": facts},
+                source=source,
+                damage=tuple(video.damage),
+                warnings=(*video.warnings, *video.damage),
             )
 
     def finish(self, encoded: Encoded) -> Features:
@@ -100,7 +102,7 @@ class Videos:
         }
         if not isinstance(self._sampler, EveryFrame):
             arrays["source_timestamps_ms"] = np.array(encoded.source_seconds, dtype=np.float64) * 1000
-        damage = "kept what decodes" if encoded.end.facts["damage"] else NO_DAMAGE
+        damage = "kept what decodes" if encoded.end.damage else NO_DAMAGE
         return self._output.finish(encoded, arrays, self.settings | {"damage": damage})
 
 
@@ -123,7 +125,7 @@ class Images:
             yield Start(1)
             for frame in image:
                 yield Prepared(self._preprocess.image(frame.picture), frame.seconds, frame.seconds)
-            yield End(facts={"source": source, "image": image.facts}, warnings=list(image.warnings))
+            yield End(facts={"image": image.facts}, source=source, warnings=tuple(image.warnings))
 
     def finish(self, encoded: Encoded) -> Features:
         times = {"timestamps_ms": np.array(encoded.seconds, dtype=np.float64) * 1000} if encoded.rows > 1 else {}
@@ -152,7 +154,7 @@ class Texts:
             except UserError as error:
                 raise MediaError(f"{where}: {error}") from error
             yield Prepared(tokens[0])
-        yield End(facts={"source": source, "texts": list(item.texts)} if item.texts else {"source": source})
+        yield End(facts={"texts": list(item.texts)} if item.texts else {}, source=source)
 
     def encode(self, contents: Sequence[Tensor]) -> dict[str, np.ndarray]:
         return {self._feature_type: self._encoder.tokens(torch.stack(list(contents)))}

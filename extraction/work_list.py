@@ -1,18 +1,23 @@
 """Which items this process works on: those that nobody has done and no other process is doing."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+import itertools
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from store.claims import Claim, Claims
+from store.items import Store
 from store.ledger import Ledger, Status
-from utils.types import Handler, Item
+from store.locks import PATIENCE_SECONDS
+from utils.types import Item
+
+_POLL_SECONDS = 0.2
 
 
 class WorkList:
-    """Claims one item after another, when it is asked for the next; items that are left out go into the ledger.
+    """The items in rounds: first all that are free, then, as they become free, those that other processes held.
 
-    An item that another process holds is tried once more at the end: its owner may have died meanwhile. What is still
-    held then is entered as `elsewhere`. Without `claims` (nothing is saved) every item is this process's.
+    An item is claimed when it is asked for, and is this process's until it is released; items that are left out go
+    into the ledger. Between two rounds the caller holds nothing, so that no two processes wait for each other.
     """
 
     def __init__(
@@ -21,64 +26,55 @@ class WorkList:
         *,
         folder: str,
         settings: dict[str, Any],
-        handlers: Sequence[Handler],
-        claims: Claims | None,
+        store: Store,
+        shows: bool,
         ledger: Ledger,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
+        """`settings` are plain JSON. `shows`: what is done is still wanted, to be shown."""
         self._items, self._folder, self._settings = items, folder, settings
-        self._savers = [handler for handler in handlers if handler.saves]
-        self._also_shows = len(self._savers) < len(handlers)
-        self._claims, self._ledger = claims, ledger
-        self._held: dict[Item, Claim] = {}
+        self._store, self._shows, self._ledger = store, shows, ledger
+        self._patience_seconds = patience_seconds
+        self._busy: list[Item] = []
         self.num_left_out = 0
 
-    def __iter__(self) -> Iterator[Item]:
-        busy = []
-        for item in self._items:
-            saved = self._saved(item)
-            if saved and not self._also_shows:
-                self._leave_out(item, "skipped", "done before, with these settings")
-                continue
-            outcome = self._claim(item, saved)
-            if outcome == "mine":
-                yield item
-            elif outcome == "busy":
-                busy.append((item, saved))
-        for item, saved in busy:
-            outcome = self._claim(item, saved)
-            if outcome == "mine":
-                yield item
-            elif outcome == "busy":
-                holder = self._claims and self._claims.holder(self._name(item))
-                self._leave_out(item, "elsewhere", f"{holder or 'another process'} works on it")
-
-    def is_mine(self, item: Item) -> bool:
-        """False where another process has taken the item over, because this one did not answer for too long."""
-        return item not in self._held or self._held[item].is_mine()
+    def rounds(self) -> Iterator[Iterator[Item]]:
+        """Who held an item may have died: then it is free. One that neither comes free nor gets done while none of the
+        others does is entered as `elsewhere` after `patience_seconds`: its owner is paused, hangs, or takes very long.
+        """
+        yield self._claimed(self._items)
+        end = time.monotonic() + self._patience_seconds
+        while self._busy and time.monotonic() < end:
+            waiting, self._busy = self._busy, []
+            claimed = self._claimed(waiting)
+            first = next(claimed, None)
+            if first is not None:
+                yield itertools.chain([first], claimed)
+            if len(self._busy) < len(waiting):
+                end = time.monotonic() + self._patience_seconds
+            elif self._busy:
+                time.sleep(_POLL_SECONDS)
+        for item in self._busy:
+            holder = self._store.holder(item, self._folder)
+            reason = f"{holder} has held it for {self._patience_seconds:.0f} s without finishing anything"
+            self._leave_out(item, "elsewhere", f"{reason}: see whether it hangs, and run the same command again")
 
     def release(self, item: Item) -> None:
         """Once its files are complete, or it is given up."""
-        if item in self._held:
-            self._held.pop(item).release()
+        self._store.release(item, self._folder)
 
-    def _claim(self, item: Item, saved: bool) -> Literal["mine", "done", "busy"]:
-        if self._claims is None:
-            return "mine"
-        claim = self._claims.take(self._name(item))
-        if claim is None:
-            return "busy"
-        if not saved and self._saved(item):  # finished between our look and our claim
-            claim.release()
-            self._leave_out(item, "skipped", "done by another process meanwhile")
-            return "done"
-        self._held[item] = claim
-        return "mine"
-
-    def _saved(self, item: Item) -> bool:
-        return bool(self._savers) and all(saver.done(item, self._folder, self._settings) for saver in self._savers)
-
-    def _name(self, item: Item) -> str:
-        return f"{self._folder}/{item.name}"
+    def _claimed(self, items: Iterable[Item]) -> Iterator[Item]:
+        for item in items:
+            saved = self._store.done(item, self._folder, self._settings)
+            if saved and not self._shows:
+                self._leave_out(item, "skipped", "done before, with these settings")
+            elif not self._store.claim(item, self._folder):
+                self._busy.append(item)
+            elif not saved and self._store.done(item, self._folder, self._settings):  # between our look and our claim
+                self.release(item)
+                self._leave_out(item, "skipped", "done by another process meanwhile")
+            else:
+                yield item
 
     def _leave_out(self, item: Item, status: Status, reason: str) -> None:
         self.num_left_out += 1

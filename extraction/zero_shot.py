@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from extraction.encoder import Encoder
 from extraction.towers import Probability
-from utils.types import Features, Item
+from utils.types import Features
 
 KINETICS_PROMPT = "a photo of {}"  # no article, no full stop: as in video_features
 HEADER = "  Logits | Prob. | Label "
@@ -81,13 +81,8 @@ def kinetics_classes() -> list[str]:
 
 
 class ShowPredictions:
-    """The handler behind `show_pred`: prints the table of every row. Saving them is the other handlers' work."""
+    """What `show_pred` shows: the table of every row. What is already saved is not computed again just for this."""
 
-    saves = False
-
-    def done(self, item: Item, folder: str, settings: dict[str, Any]) -> bool:
-        return True  # what is already saved is not computed again just to be shown
-
-    def __call__(self, features: Features) -> None:
+    def show(self, features: Features) -> None:
         if features.predictions:  # texts have none
             tqdm.write("\n".join(table(prediction) for prediction in features.predictions), file=sys.stdout)

@@ -1,6 +1,7 @@
 """Files that are either whole or not there, whatever kills the run."""
 
 import errno
+import itertools
 import os
 import re
 import secrets
@@ -36,16 +37,22 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
     and MediaError when only this name is impossible (too long).
     """
     path = Path(path)
-    temporary = path.with_name(_temporary_name(path.name))
+    start = os.fsencode(path.name)[:_MAX_NAME_BYTES].decode("utf-8", "ignore")
+    temporary = path.with_name(f".{start}.{secrets.token_hex(8)}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # "x" and not `tempfile`: the result gets the permissions every other new file gets (umask).
-        file = temporary.open("xb")
+        file = _create(temporary)
     except OSError as error:
         raise storage_error(path, error) from error
     try:
         yield file
-        _commit(file, temporary, path)
+        try:
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        except OSError as error:
+            raise storage_error(path, error) from error
     except BaseException as error:
         with suppress(OSError):  # closing flushes, which fails once more on a full disk
             file.close()
@@ -59,20 +66,14 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
         raise
 
 
-def _temporary_name(name: str) -> str:
-    start = os.fsencode(name)[:_MAX_NAME_BYTES].decode("utf-8", "ignore")
-    return f".{start}.{secrets.token_hex(8)}.part"
-
-
-def _commit(file: BinaryIO, temporary: Path, path: Path) -> None:
-    try:
-        file.flush()
-        os.fsync(file.fileno())
-        file.close()
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise storage_error(path, error) from error
+def _create(path: Path) -> BinaryIO:
+    """Not with `tempfile`: the result gets the permissions that every other new file gets (umask)."""
+    for _ in range(10):
+        with suppress(FileNotFoundError, FileExistsError):  # another process has just removed the folder, being empty
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("x+b")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("x+b")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -90,9 +91,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path, *, older_than_seconds: float) -> None:
-    """Part files below `folder` of processes that were killed while they wrote; today's writers have younger ones."""
+    """Part files below and beside `folder` of processes killed while they wrote; today's writers have younger ones."""
     now = time.time()
-    for path in folder.rglob(".*.part"):
+    for path in itertools.chain(folder.parent.glob(".*.part"), folder.rglob(".*.part")):
         with suppress(OSError):  # gone already, or not ours to remove: in nobody's way
             if _TEMPORARY.fullmatch(path.name) and now - path.stat().st_mtime > older_than_seconds:
                 path.unlink()

@@ -1,16 +1,16 @@
-"""The forms that features are stored in, and read back from. `HANDLERS` of `handlers` and the converter share them."""
+"""The forms that features are saved in: what a form is, and those that give every item files of its own."""
 
 import io
 import pickle
-import tokenize
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from store.item_files import Content, Form, Writable, same_bytes
+from store.record import Record
 from utils.errors import MediaError
 from utils.types import Features
 
@@ -18,100 +18,148 @@ GRID = "grid"
 _PICKLED = {"numpy._core.multiarray", "numpy._core.numeric", "numpy.core.multiarray", "numpy.core.numeric", "numpy"}
 
 
-def _one_file_each(suffix: str, write: Callable[[Writable, np.ndarray], None]) -> Callable[[Features], dict]:
-    """`_<key><suffix>` for every array."""
-
-    def files(features: Features) -> dict[str, Content]:
-        return {
-            f"_{key}{suffix}": Content(lambda file, array=array: write(file, array), {"key": key, **_facts(array)})
-            for key, array in features.arrays.items()
-        }
-
-    return files
+class Writable(Protocol):
+    def write(self, data: Any, /) -> Any: ...
 
 
-def _facts(array: np.ndarray) -> dict[str, Any]:
+@dataclass(frozen=True)
+class NewFile:
+    """One file of an item, to be written as `<item><ending>`; `facts` are noted with it, for who reads it back."""
+
+    ending: str  # "_clip.npy"
+    write: Callable[[Writable], Any]  # from the first byte to the last: there is no going back in the file
+    facts: dict[str, Any] = field(default_factory=dict)  # plain JSON; see `array_facts`
+
+
+@runtime_checkable
+class Form(Protocol):
+    """One way to save features, an option of `on_extraction`. All else (names, whole files, resume) is the store's."""
+
+    name: str  # stands beside each of its files in the item's meta file
+
+    def write(self, features: Features) -> Iterable[NewFile]:
+        """What to write. Raises MediaError where the form has no place for these features."""
+        ...
+
+    def read(self, path: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
+        """The arrays of one of these files by their keys. May raise anything for a file that is damaged."""
+        ...
+
+
+@runtime_checkable
+class Gathers(Form, Protocol):
+    """A form whose items, files of their own at first, end up in one file a folder when a run ends; `SaveHdf5`."""
+
+    ending: str  # of an item's own file
+    gathered_ending: str  # `<folder><gathered_ending>` is the one file
+
+    def record(self, archive: Path, name: str) -> Record | None:
+        """What the one file says of an item; None where it does not hold it. UserError if it cannot be read."""
+        ...
+
+    def intact(self, archive: Path, record: Record) -> bool: ...
+
+    def items(self, archive: Path) -> Iterator[Features | MediaError]: ...
+
+    def gather(
+        self, archive: Path, folder: str, items: Iterable[tuple[str, Features | MediaError]]
+    ) -> dict[str, MediaError]:
+        """Put these items, by name, into the one file, which is replaced as a whole; those that cannot be, and why.
+
+        UserError where it cannot be written.
+        """
+        ...
+
+
+def array_facts(array: np.ndarray) -> dict[str, Any]:
     return {"shape": list(array.shape), "dtype": str(array.dtype)}
 
 
-def _write_numpy(file: Writable, array: np.ndarray) -> None:
-    np.save(file, array, allow_pickle=False)
+class SaveNumpy:
+    """`<output_path>/<folder>/<item>_<key>.npy`, one for each array."""
+
+    name = "numpy"
+
+    def write(self, features: Features) -> Iterator[NewFile]:
+        for key, array in features.arrays.items():
+            yield NewFile(
+                f"_{key}.npy", partial(np.save, arr=array, allow_pickle=False), {"key": key, **array_facts(array)}
+            )
+
+    def read(self, path: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
+        return {facts["key"]: np.load(path, allow_pickle=False)}
 
 
-def _write_pickle(file: Writable, array: np.ndarray) -> None:
-    pickle.dump(array, file, protocol=4)
+class SavePickle:
+    """The same numpy arrays as `<item>_<key>.pkl` (pickle protocol 4, readable from Python 3.4 on)."""
+
+    name = "pickle"
+
+    def write(self, features: Features) -> Iterator[NewFile]:
+        for key, array in features.arrays.items():
+            dump = partial(pickle.dump, array, protocol=4)
+            yield NewFile(f"_{key}.pkl", dump, {"key": key, **array_facts(array)})
+
+    def read(self, path: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Refuses everything but arrays: opening a pickle otherwise runs whatever is in it."""
+        with path.open("rb") as file:
+            array = _OnlyArrays(file).load()
+        if not isinstance(array, np.ndarray):
+            raise ValueError(f"holds {type(array).__name__}, which is no array")
+        return {facts["key"]: array}
 
 
-def numpy_intact(path: Path, facts: dict[str, Any]) -> bool:
-    """Size, shape and dtype; the values stay on the disk, so that 100,000 finished items are checked quickly."""
-    try:
-        if path.stat().st_size != facts.get("bytes"):
-            return False
-        array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, TypeError, SyntaxError, OverflowError, tokenize.TokenError):
-        return False  # all of these come out of damaged headers
-    return list(array.shape) == facts.get("shape") and str(array.dtype) == facts.get("dtype")
-
-
-def _xmodaler_files(features: Features) -> dict[str, Content]:
-    """One `.npz` with the keys and shapes of X-modaler: `features` (n, c) of an image, `g_feature` (t, d).
+class SaveNpz:
+    """`<item>.npz` as X-modaler reads it: `features` (n, c) is an image's grid, `g_feature` (t, d) the global features.
 
     Videos and animations have a row for each frame in front, and their times. There is never a key `boxes`, which
     X-modaler would take for detections.
     """
-    arrays = {_npz_key(features, key): (key, array) for key, array in features.arrays.items()}
-    if "features" in arrays and len(arrays["features"][1]) == 1:
-        key, array = arrays["features"]
-        arrays["features"] = key, array[0]
 
-    def write(file: Writable) -> None:
-        buffer = io.BytesIO()  # zip archives go back to fill in sizes; what is written here only goes forward
-        np.savez_compressed(buffer, **{name: array for name, (_, array) in arrays.items()})  # pyright: ignore
-        file.write(buffer.getbuffer())
+    name = "npz"
 
-    inside = {name: {"key": key, **_facts(array)} for name, (key, array) in arrays.items()}
-    return {".npz": Content(write, {"arrays": inside})}
+    def write(self, features: Features) -> Iterator[NewFile]:
+        names = {features.feature_type: "g_feature", GRID: "features"}
+        keys = {names.get(key, key): key for key in features.arrays}
+        arrays = {name: features.arrays[key] for name, key in keys.items()}
+        if "features" in arrays and len(arrays["features"]) == 1:
+            arrays["features"] = arrays["features"][0]
 
+        def write(file: Writable) -> None:
+            buffer = io.BytesIO()  # zip archives go back to fill in sizes
+            np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
+            file.write(buffer.getbuffer())
 
-def _npz_key(features: Features, key: str) -> str:
-    return {features.feature_type: "g_feature", GRID: "features"}.get(key, key)
+        inside = {name: {"key": keys[name], **array_facts(array)} for name, array in arrays.items()}
+        yield NewFile(".npz", write, {"arrays": inside})
 
-
-def _video_files(features: Features) -> dict[str, Content]:
-    """`<item>.npy` (t, d): X-modaler's form for videos."""
-    if features.feature_type not in features.arrays:
-        raise MediaError(f"{features.item.path}: X-modaler's videos are global features, these are of the grid only")
-    array = features.arrays[features.feature_type]
-    return {".npy": Content(lambda file: _write_numpy(file, array), {"key": features.feature_type, **_facts(array)})}
-
-
-# A pickle or an archive is recognised by its checksum and not opened: opening a pickle runs whatever is in it.
-NUMPY = Form("numpy", _one_file_each(".npy", _write_numpy), numpy_intact)
-PICKLE = Form("pickle", _one_file_each(".pkl", _write_pickle), same_bytes)
-NPZ = Form("npz", _xmodaler_files, same_bytes)
-XMODALER_VIDEO = Form("xmodaler_video", _video_files, numpy_intact)
-
-
-def read_array(path: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays of one recorded file under their own keys. MediaError if it is damaged."""
-    try:
-        if path.suffix == ".npy":
-            return {facts["key"]: np.load(path, allow_pickle=False)}
-        if path.suffix == ".pkl":
-            with path.open("rb") as file:
-                array = _OnlyArrays(file).load()
-            if not isinstance(array, np.ndarray):
-                raise ValueError(f"holds {type(array).__name__}, which is no array")
-            return {facts["key"]: array}
+    def read(self, path: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
-            return {inside["key"]: _with_rows(archive[name], inside) for name, inside in facts["arrays"].items()}
-    except (OSError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise MediaError(f"{path}: damaged, cannot be read ({error})") from error
+            found = {inside["key"]: archive[name] for name, inside in facts["arrays"].items()}
+        if GRID in found and found[GRID].ndim == 2:  # an image's, which X-modaler has without the row
+            found[GRID] = found[GRID][np.newaxis]
+        return found
 
 
-def _with_rows(array: np.ndarray, facts: dict[str, Any]) -> np.ndarray:
-    """An image's grid gets the row back that X-modaler does without."""
-    return array[np.newaxis] if facts["key"] == GRID and array.ndim == 2 else array
+class SaveXmodalerVideo:
+    """`<item>.npy` (t, d), as X-modaler reads videos: the global features alone."""
+
+    name = "xmodaler_video"
+
+    def write(self, features: Features) -> Iterator[NewFile]:
+        key = features.feature_type
+        if key not in features.arrays:
+            raise MediaError(
+                f"{features.item.path}: X-modaler's videos are global features, these are of the grid only"
+            )
+        array = features.arrays[key]
+        facts = {"key": key, **array_facts(array), "left_out": [other for other in features.arrays if other != key]}
+        yield NewFile(".npy", partial(np.save, arr=array, allow_pickle=False), facts)
+
+    def read(self, path: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
+        if facts["left_out"]:
+            raise ValueError(f"this form left out {', '.join(facts['left_out'])}")
+        return {facts["key"]: np.load(path, allow_pickle=False)}
 
 
 class _OnlyArrays(pickle.Unpickler):

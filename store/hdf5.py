@@ -1,140 +1,239 @@
 """`on_extraction=save_hdf5`: all items of a folder in one file, for those who don't want a million small ones."""
 
-import errno
 import hashlib
+import io
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import RLock
 from typing import Any, BinaryIO
 
 import numpy as np
-from filelock import FileLock
 
-from store.atomic import storage_error
-from store.item_files import check_usable
-from store.journal import Overlay, commit, recover
-from store.plain_json import encode, plain
-from store.provenance import item_source
-from store.record import Record, other_file, parse_record, record_bytes
-from store.resume import UpToDate
+from store.atomic import atomic_write
+from store.forms import NewFile, Writable, array_facts
+from store.plain_json import encode
+from store.record import Record, features_of, parse_record, record_bytes, record_of
 from utils.errors import MediaError, UserError
-from utils.types import Features, Item
+from utils.types import Features
 
 FOLDER = "folder"  # attribute of the file: `Features.folder`, whatever the file is called later
 RECORD = "record"  # attribute of an item's group: settings, source, provenance and shapes, as JSON
 PREDICTIONS = "predictions"
-SavedItem = tuple[Record, dict[str, np.ndarray], list[dict[str, Any]]]  # the predictions last
+_LIBVER = ("v110", "v110")  # attributes of any size, which records of many texts need
+_DAMAGE = (OSError, KeyError, TypeError, ValueError, RuntimeError, AttributeError)  # what h5py answers to it
 
 
 class SaveHdf5:
     """`<output_path>/<folder>.h5`: a group for each item with a dataset for each array, readable with plain h5py.
 
-    Every item is appended as a whole, under a lock, so that several processes may share the file and a kill at any
-    moment costs none of the earlier items (`store.journal`). The place of an item that is done again under other
-    settings is not reused: `h5repack` shrinks a file with many of those.
+    During a run, an item has a small file of its own, `<item>.own.hdf5`. When the run ends, a new `.h5` is written with
+    what the old one holds and all of these, and takes its place as a whole; only then they go (`store.gathering`).
     """
 
-    saves = True
+    name, ending, gathered_ending = "hdf5", ".own.hdf5", ".h5"
 
-    def __init__(self, output_path: Path | str) -> None:
-        self._output_path = Path(output_path)
-        self._up_to_date = UpToDate()
-        self._readers: dict[Path, _Reader] = {}
-
-    def done(self, item: Item, folder: str, settings: dict[str, Any]) -> bool:
-        path = self._path(folder)
-        if not path.exists():
-            return False
-        reader = self._readers.setdefault(path, _Reader(path))
-        with _locked(path, reading=True):
-            group = reader.file().get(_group_name(item.name))
-            record = _record_of(group)
-            if group is None or record is None or not self._up_to_date(record, item, settings):
-                return False
-            return all(_intact(group, key, facts) for key, facts in record.files.items())
-
-    def __call__(self, features: Features) -> None:
-        """Raises MediaError where there is nothing worth saving, UserError where it cannot be written."""
-        check_usable(features)
-        provenance = dict(features.provenance)
-        source = plain(provenance.pop("source", None) or item_source(features.item))
-        files = {key: _facts(array) for key, array in features.arrays.items()}
-        record = Record(features.item.name, plain(features.settings), source, files, plain(provenance))
-        with _locked(path := self._path(features.folder)):
-            _append(path, features, record)
-
-    def _path(self, folder: str) -> Path:
-        relative = Path(f"{folder}.h5")
-        if relative.is_absolute() or ".." in relative.parts:
-            raise UserError(f"{folder}: these results would lie outside {self._output_path}")
-        return self._output_path / relative
-
-
-class _Reader:
-    """The file, kept open while nobody changes it: a run over 100,000 finished items opens it once.
-
-    Opened through Python: by its path, HDF5 would share what it remembers with every other opening in this process.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._state: tuple[int, int, int] | None = None
-        self._raw: BinaryIO | None = None
+    def __init__(self) -> None:
+        self._state: tuple[Path, int, int, int] | None = None
         self._file: Any = None
+        self._close: Callable[[], Any] = lambda: None
+        self._lock = RLock()
 
-    def file(self) -> Any:
-        """To be used under the lock. Raises UserError where there is no HDF5 file."""
-        import h5py  # late: only those who want this form need it
+    def write(self, features: Features) -> Iterator[NewFile]:
+        arrays = features.arrays
 
-        stat = self._path.stat()
-        state = stat.st_ino, stat.st_size, stat.st_mtime_ns
-        if state != self._state:
-            self.close()
-            self._raw = self._path.open("rb")
-            try:
-                self._file = h5py.File(self._raw, "r")
-            except OSError as error:
-                self.close()
-                raise UserError(f"{self._path}: no HDF5 file, or damaged ({error}): move it away") from error
-            self._state = state
-        return self._file
+        def write(file: Writable) -> None:
+            import h5py  # late: only those who want this form need it
 
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        if self._raw is not None:
-            self._raw.close()
-        self._state = self._raw = self._file = None
+            buffer = io.BytesIO()  # HDF5 goes back and forth
+            with h5py.File(buffer, "w", libver=_LIBVER) as own:
+                for key, array in arrays.items():
+                    own.create_dataset(key, data=array)
+            file.write(buffer.getbuffer())
 
-    def __del__(self) -> None:
-        self.close()
+        yield NewFile(self.ending, write, {"arrays": {key: array_facts(array) for key, array in arrays.items()}})
 
+    def read(self, path: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
+        import h5py
 
-def read_items(path: Path) -> Iterator[SavedItem | MediaError]:
-    """Every item in the file, in the order of their names; MediaError in place of one that is damaged.
+        with h5py.File(path, "r") as own:
+            return {key: np.asarray(own[key][()]) for key in facts["arrays"]}  # pyright: ignore[reportIndexIssue]
 
-    The lock is held for one item at a time, so that the caller may append to the same file.
-    """
-    reader = _Reader(path)
-    try:
+    def record(self, archive: Path, name: str) -> Record | None:
+        """What the folder's file says of an item; None where it does not hold it. UserError if it is no HDF5 file."""
+        with self._opened(archive) as file:
+            return None if file is None else _record_of(file.get(group_name(name)))
+
+    def intact(self, archive: Path, record: Record) -> bool:
+        """Whether the item's arrays in the folder's file are what their record says."""
+        with self._opened(archive) as file, suppress(*_DAMAGE):
+            _read_group(file[group_name(record.item)])
+            return True
+        return False
+
+    def items(self, archive: Path) -> Iterator[Features | MediaError]:
+        """Every item in the file, in the order of their names; MediaError in place of one that is damaged."""
         names: list[str] = []
-        with _locked(path, reading=True):
-            reader.file().visititems(lambda name, node: names.append(name) if RECORD in node.attrs else None)
+        with self._opened(archive) as file:
+            if file is None:
+                return
+            folder = file.attrs.get(FOLDER)
+            file.visititems(lambda name, node: names.append(name) if RECORD in node.attrs else None)
+        absolute = Path(os.path.abspath(archive))  # `T.h5` and `../T.h5` have no parent with a name
+        folder = str(folder or f"{absolute.parent.name}/{absolute.stem}")
         for name in names:
-            with _locked(path, reading=True):
-                try:
-                    found = _read_item(reader.file()[_group_name(name)])
-                except (OSError, KeyError, TypeError, ValueError) as error:
-                    found = MediaError(f"{path}: {name} is damaged ({error}): extract it again")
+            try:
+                with self._opened(archive) as file:
+                    record, arrays, predictions = _read_group(file[name])
+                found = features_of(record, folder, arrays, predictions)
+            except _DAMAGE as error:
+                found = MediaError(f"{archive}: {name} is damaged ({error}): extract it again")
             yield found
-    finally:
-        reader.close()
+
+    def gather(
+        self, archive: Path, folder: str, items: Iterable[tuple[str, Features | MediaError]]
+    ) -> dict[str, MediaError]:
+        """A new file with `items`, and what the old one holds beside them. See `Gathers`; the old one stays if not."""
+        import h5py
+
+        problems: dict[str, MediaError] = {}
+        with self._opened(archive) as old, atomic_write(archive) as raw:
+            disk = _Disk(raw)
+            try:
+                with h5py.File(disk, "w", libver=_LIBVER) as new:
+                    new.attrs[FOLDER] = folder
+                    added: set[str] = set()
+                    for name, found in items:
+                        problem = found if isinstance(found, MediaError) else _add(new, old, found)
+                        if problem is None:
+                            added.add(group_name(name))
+                        else:
+                            problems[name] = problem
+                    if old is not None:
+                        _carry_over(old, new, added, archive)
+            except Exception:
+                if disk.error is None:
+                    raise
+            if disk.error is not None:
+                raise disk.error
+        self._close()
+        self._state = None
+        return problems
+
+    @contextmanager
+    def _opened(self, archive: Path) -> Iterator[Any]:
+        """The file, None where there is none. Kept open while it is the same: a run over 100,000 items opens it once.
+
+        It is never changed in place, so that what is open stays whole until it is closed.
+        """
+        import h5py
+
+        with self._lock:
+            try:
+                stat = archive.stat()
+            except OSError:
+                yield None
+                return
+            state = archive, stat.st_ino, stat.st_size, stat.st_mtime_ns
+            if state != self._state:
+                self._close()
+                self._file = self._state = raw = None
+                try:
+                    # Through Python: by its path, HDF5 would mix it up with other openings in this process.
+                    raw = archive.open("rb")
+                    self._file = h5py.File(raw, "r")
+                except OSError as error:
+                    if raw is not None:
+                        raw.close()
+                    raise UserError(f"{archive}: no HDF5 file, or damaged ({error}): move it away") from error
+                self._close = weakref.finalize(self, _close, self._file, raw)  # at the end of the program at the latest
+                self._state = state
+            yield self._file
 
 
-def _read_item(group: Any) -> SavedItem:
-    """Raises ValueError, or what h5py raises, for a damaged one."""
+def _close(file: Any, raw: Any) -> None:
+    file.close()
+    raw.close()
+
+
+class _Disk:
+    """A file for HDF5, which cannot close what it cannot write: after an error nothing more is written, and who made
+    this raises `error` in the end."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+        self.readinto = file.readinto  # pyright: ignore[reportAttributeAccessIssue]
+
+    def write(self, data: memoryview) -> int:
+        return self._unless_failed(self._file.write, data)
+
+    def truncate(self, size: int) -> int:
+        return self._unless_failed(self._file.truncate, size)
+
+    def flush(self) -> None:
+        self._unless_failed(self._file.flush)
+
+    def _unless_failed(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return call(*arguments) if self.error is None else 0
+        except OSError as error:
+            self.error = error
+            return 0
+
+
+def _add(new: Any, old: Any, features: Features) -> MediaError | None:
+    """The problem where a name is taken by another item or its array."""
+    name, path = group_name(features.item.name), features.item.path
+    parts = name.split("/")
+    for file in (new, old) if old is not None else (new,):
+        if any(hasattr(file.get("/".join(parts[:count])), "shape") for count in range(1, len(parts) + 1)):
+            return MediaError(f"{path}: the name {name!r} is taken by another item's array: rename the file")
+        for key in features.arrays:
+            if hasattr(file.get(f"{name}/{key}"), "keys"):
+                return MediaError(f"{path}: the name {name}/{key} is taken by another item: rename one of the two")
+    group = new.require_group(name)
+    for key, array in features.arrays.items():
+        group.create_dataset(key, data=array)
+    if features.predictions:
+        group.attrs[PREDICTIONS] = encode(features.predictions).decode()
+    files = {key: _facts(array) for key, array in features.arrays.items()}
+    group.attrs[RECORD] = record_bytes(record_of(features, files)).decode()
+    return None
+
+
+def _carry_over(old: Any, new: Any, added: set[str], archive: Path) -> None:
+    """All that `old` holds, but for the records and arrays of items that were `added`: they cost no space.
+
+    Raises UserError if it is damaged.
+    """
+    records = {name: _record_of(old.get(name)) for name in added}
+    gone = {f"{name}/{key}" for name, record in records.items() if record for key in record.files}
+
+    def copy(name: str, node: Any) -> None:
+        if hasattr(node, "shape"):
+            if name not in gone and name not in new:
+                old.copy(node, new, name)
+            return
+        group = new.require_group(name)
+        for key, value in node.attrs.items():
+            if name not in added or key not in (RECORD, PREDICTIONS):
+                group.attrs[key] = value
+
+    try:
+        for key, value in old.attrs.items():
+            new.attrs.setdefault(key, value)
+        old.visititems(copy)
+    except _DAMAGE as error:
+        raise UserError(f"{archive}: damaged ({error}): move it away") from error
+
+
+def _read_group(group: Any) -> tuple[Record, dict[str, np.ndarray], list[dict[str, Any]]]:
+    """An item, its predictions last. Raises one of _DAMAGE."""
     record = _record_of(group)
     if record is None:
         raise ValueError("its record cannot be read")
@@ -142,62 +241,7 @@ def _read_item(group: Any) -> SavedItem:
     for key, array in arrays.items():
         if _facts(array) != record.files[key]:
             raise ValueError(f"{key} is not what its record says")
-    predictions = json.loads(group.attrs[PREDICTIONS]) if PREDICTIONS in group.attrs else []
-    return record, arrays, predictions
-
-
-def saved_folder(path: Path) -> str:
-    """`Features.folder` of everything in the file; by its own name and folder where it does not say."""
-    reader = _Reader(path)
-    try:
-        with _locked(path, reading=True):
-            recorded = reader.file().attrs.get(FOLDER)
-    finally:
-        reader.close()
-    if recorded is not None:
-        return str(recorded)
-    path = Path(os.path.abspath(path))  # `T.h5` and `../T.h5` have no parent with a name
-    return f"{path.parent.name}/{path.stem}"
-
-
-def _append(path: Path, features: Features, record: Record) -> None:
-    import h5py
-
-    with path.open("rb") if path.exists() else _nothing() as base:
-        overlay = Overlay(base)
-        # Version 1.10's format: attributes of any size, which records of many texts need.
-        with h5py.File(overlay, "r+" if overlay.old_size else "w", libver=("v110", "v110")) as file:
-            file.attrs.setdefault(FOLDER, features.folder)
-            group = _emptied(file, features, record)
-            for key, array in features.arrays.items():
-                group.create_dataset(key, data=array)
-            if features.predictions:
-                group.attrs[PREDICTIONS] = encode(features.predictions).decode()
-            group.attrs[RECORD] = record_bytes(record).decode()
-        commit(overlay, path)
-
-
-def _emptied(file: Any, features: Features, record: Record) -> Any:
-    """The item's group, without what an earlier run put there. Items below it (`a/b` below `a`) stay."""
-    name, path = features.item.name, features.item.path
-    try:
-        group = file.require_group(_group_name(name))
-    except (TypeError, ValueError) as error:  # `a/clip`, where `a` has a dataset `clip`
-        raise MediaError(f"{path}: the name {name!r} is taken by another item's array: rename the file") from error
-    old = _record_of(group)
-    if old is not None and (other := other_file(old.source, record.source)):
-        raise MediaError(
-            f"{path}: the file already holds results of {other} under the name {name!r}: rename one of the two, or "
-            "choose another output_path"
-        )
-    for key in [*(old.files if old else ()), *features.arrays]:
-        if key in group:
-            if not hasattr(group[key], "shape"):
-                raise MediaError(f"{path}: the name {name}/{key} is taken by another item: rename one of the two")
-            del group[key]
-    for key in (RECORD, PREDICTIONS):
-        group.attrs.pop(key, None)
-    return group
+    return record, arrays, json.loads(group.attrs[PREDICTIONS]) if PREDICTIONS in group.attrs else []
 
 
 def _record_of(group: Any) -> Record | None:
@@ -205,47 +249,11 @@ def _record_of(group: Any) -> Record | None:
     return None if text is None else parse_record(text)
 
 
-def _intact(group: Any, key: str, facts: dict[str, Any]) -> bool:
-    try:
-        return _facts(np.asarray(group[key][()])) == facts
-    except (OSError, KeyError, TypeError, ValueError):  # what h5py answers to damage
-        return False
-
-
 def _facts(array: np.ndarray) -> dict[str, Any]:
     checksum = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
-    return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": checksum}
+    return {**array_facts(array), "sha256": checksum}
 
 
-def _group_name(name: str) -> str:
+def group_name(name: str) -> str:
     """Names of files need not be valid UTF-8, those of groups have to: the bytes that are not are written out."""
     return name.encode("utf-8", "backslashreplace").decode()
-
-
-@contextmanager
-def _locked(path: Path, *, reading: bool = False) -> Iterator[None]:
-    """One process at a time; the first to come after a kill finishes what was begun.
-
-    Who may only read a folder goes without the lock: nobody can write there, unless as another user.
-    """
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        if not reading:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        if reading and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            recover(path)  # a journal that cannot be applied is no state to read: UserError
-            yield
-            return
-        raise storage_error(path, error) from error
-    try:
-        recover(path)
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield None

@@ -18,7 +18,7 @@ from utils.types import Item
 
 Status = Literal["done", "skipped", "elsewhere", "partial", "failed", "empty"]
 _STATUSES: tuple[Status, ...] = get_args(Status)
-_FAILURES: tuple[Status, ...] = ("failed", "empty")
+_FAILURES: tuple[Status, ...] = ("failed", "empty", "elsewhere")  # what is missing at the end
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Ledger:
 
     @property
     def exit_status(self) -> int:
-        """0 only if nothing failed and nothing came out empty."""
+        """0 only if nothing failed, came out empty or was left to a process that did not finish it."""
         return int(any(entry.status in _FAILURES for entry in self.entries))
 
     def summary(self) -> str:
@@ -92,7 +92,7 @@ class Ledger:
         return f"{counts} (listed in {self._path})" if self._path and self.entries else counts
 
     def problems(self, limit: int = 20) -> list[str]:
-        """A line for each item that failed, came out empty or only in part; failures first, at most `limit`."""
+        """A line for each item that is missing or there only in part; the missing first, at most `limit`."""
         listed = [entry for entry in self.entries if entry.status in _FAILURES]
         listed += [entry for entry in self.entries if entry.status == "partial"]
         lines = [f"{entry.status}: {_with_path(entry)}" for entry in listed[:limit]]

@@ -1,21 +1,20 @@
-"""Where numbers come from: versions of the software, facts of the source file, checksums."""
+"""Where numbers come from: versions of the software, checksums of files."""
 
 import hashlib
 import platform
 import tomllib
 from collections.abc import Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-from utils.errors import MediaError
-from utils.types import Item
 
 TOOL = "torch_zoo"
 # Read from the packages' metadata: importing torch only to ask for its version costs seconds.
 _PACKAGES = ("torch", "torchvision", "av", "numpy", "pillow")
 
 
+@cache
 def software() -> dict[str, Any]:
     """Versions of the tool and of everything the numbers can depend on; "not installed" where that is so."""
     versions: dict[str, Any] = {TOOL: tool_version(), "python": platform.python_version()}
@@ -49,23 +48,6 @@ def _libav_versions() -> dict[str, str]:
     except ImportError:
         return {}
     return {name: ".".join(map(str, version)) for name, version in av.library_versions.items()}
-
-
-def source_facts(path: Path | str) -> dict[str, Any]:
-    """`path` as given, `size_bytes` and `mtime` (seconds since 1970) of an input file. Raises MediaError."""
-    try:
-        facts = Path(path).stat()
-    except OSError as error:
-        raise MediaError(f"{path}: cannot be read ({error.strerror}): check the path") from error
-    return {"path": str(path), "size_bytes": facts.st_size, "mtime": facts.st_mtime}
-
-
-def item_source(item: Item) -> dict[str, Any]:
-    """By what an item's source is recognised: facts of its file, or the checksum of its texts. Raises MediaError."""
-    if not item.texts:
-        return source_facts(item.path)
-    content = "\n".join(item.texts).encode("utf-8", "surrogatepass")
-    return {"path": str(item.path), "texts_sha256": hashlib.sha256(content).hexdigest()}
 
 
 def file_sha256(path: Path | str) -> str:

@@ -1,81 +1,95 @@
 """Saved features back from the disk, in whatever form they are."""
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+import tokenize
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from store.forms import NPZ, NUMPY, PICKLE, read_array
-from store.hdf5 import read_items, saved_folder
-from store.item_files import META, PREDICTIONS, same_bytes
-from store.record import Record, read_record
+from store.forms import Form, Gathers
+from store.record import META, PREDICTIONS, features_of, read_record
 from utils.errors import MediaError, UserError
-from utils.types import Features, Item
-
-_WHOLE = (NUMPY.name, NPZ.name, PICKLE.name)  # forms that hold all arrays, the quickest to read first
+from utils.types import Features
 
 
-def find_saved(path: Path) -> list[Path]:
-    """The meta files below a folder and its `.h5` files, or the one file given. UserError where there are none."""
+def find_saved(path: Path, forms: Sequence[Form]) -> list[Path]:
+    """The meta files below a folder and files of whole folders (`.h5`), or the one file given. UserError for none."""
     if path.is_file():
         return [path]
-    found = sorted([*path.rglob(f"*{META}"), *path.rglob("*.h5")]) if path.is_dir() else []
+    endings = [META, *(form.gathered_ending for form in forms if isinstance(form, Gathers))]
+    found = sorted(file for ending in endings for file in path.rglob(f"*{ending}")) if path.is_dir() else []
     if not found:
-        raise UserError(f"input_path={path}: expected a folder with saved features (*{META}, *.h5), found none there")
+        expected = ", ".join(f"*{ending}" for ending in endings)
+        raise UserError(f"input_path={path}: expected a folder with saved features ({expected}), found none there")
     return found
 
 
-def read_saved(path: Path) -> Iterator[Features | MediaError]:
+def read_saved(path: Path, forms: Sequence[Form]) -> Iterator[Features | MediaError]:
     """Every item of one of `find_saved`'s files; MediaError in place of one that is damaged."""
-    if path.suffix == ".h5":
-        folder = saved_folder(path)
-        for found in read_items(path):
-            if isinstance(found, MediaError):
-                yield found
-            else:
-                record, arrays, predictions = found
-                yield _features(record, folder, arrays, predictions)
-        return
     try:
-        yield _read_item(path)
-    except MediaError as error:
-        yield error
+        gathering = [form for form in forms if isinstance(form, Gathers) and path.name.endswith(form.gathered_ending)]
+        if gathering:
+            yield from gathering[0].items(path)
+        else:
+            yield read_item(path, forms)
+    except UserError as error:  # about this file, of which there may be many
+        yield MediaError(str(error))
 
 
-def _read_item(meta: Path) -> Features:
+def read_item(meta: Path, forms: Sequence[Form]) -> Features:
+    """From the first of `forms` that is there and intact. MediaError if there is none."""
     record = read_record(meta)
     if record is None:
         raise MediaError(f"{meta}: damaged, or of another format")
-    forms = {facts.get("form") for facts in record.files.values()}
-    form = next((name for name in _WHOLE if name in forms), None)
-    if form is None:
-        raise MediaError(f"{meta}: holds none of the forms {', '.join(_WHOLE)}")
-    arrays: dict[str, np.ndarray] = {}
-    predictions: list[dict[str, Any]] = []
-    for name, facts in record.files.items():
-        if facts.get("form") == form:
-            _check(meta.with_name(name), facts)
-            key = name.removeprefix(Path(record.item).name + "_").rpartition(".")[0]
-            arrays |= read_array(meta.with_name(name), {"key": key} | facts)  # version 0.1 recorded no keys
-        elif name.endswith(PREDICTIONS):
-            _check(meta.with_name(name), facts)
-            predictions = json.loads(meta.with_name(name).read_bytes())
+    recorded = [str(facts.get("form")) for facts in record.files.values()]
+    there = [form for form in forms if form.name in recorded]
+    if not there:
+        raise MediaError(f"{meta}: holds none of the forms {', '.join(form.name for form in forms)}")
     home = Path(os.path.abspath(meta)).parents[record.item.count("/")]  # `.` and `..` have no name
-    return _features(record, f"{home.parent.name}/{home.name}", arrays, predictions)
+    for form in there:
+        path = meta
+        try:
+            arrays: dict[str, np.ndarray] = {}
+            predictions: list[dict[str, Any]] = []
+            for name, facts in record.files.items():
+                path = meta.with_name(name)
+                if facts.get("form") == form.name:
+                    _check(path, facts)
+                    key = name.removeprefix(Path(record.item).name + "_").rpartition(".")[0]
+                    arrays |= form.read(path, {"key": key} | facts)  # version 0.1 recorded no keys
+                elif name.endswith(PREDICTIONS):
+                    _check(path, facts)
+                    predictions = json.loads(path.read_bytes())
+            return features_of(record, f"{home.parent.name}/{home.name}", arrays, predictions)
+        except Exception as error:  # whatever comes out of a damaged file, or one that somebody forged
+            if form is there[-1]:
+                raise error if isinstance(error, MediaError) else MediaError(f"{path}: damaged ({error})") from error
+    raise AssertionError("unreachable")
+
+
+def intact(path: Path, facts: dict[str, Any]) -> bool:
+    """Whether a file is the recorded one, byte by byte. False on any damage.
+
+    Of a `.npy` file size, shape and dtype: the values stay on the disk, so that 100,000 items are checked quickly.
+    Nothing else is opened: opening a pickle runs whatever is in it.
+    """
+    try:
+        if path.stat().st_size != facts.get("bytes"):
+            return False
+        if path.suffix == ".npy":
+            array = np.lib.format.open_memmap(path, mode="r")
+            fills = array.offset + array.nbytes == facts.get("bytes")  # else a damaged header shifts all values
+            return fills and list(array.shape) == facts.get("shape") and str(array.dtype) == facts.get("dtype")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == facts.get("sha256")
+    except (OSError, ValueError, TypeError, SyntaxError, OverflowError, tokenize.TokenError):
+        return False  # all of these come out of damaged headers
 
 
 def _check(path: Path, facts: dict[str, Any]) -> None:
-    if not same_bytes(path, facts):
+    if not intact(path, facts):
         raise MediaError(f"{path}: not what its meta file says: damaged or missing; extract it again")
-
-
-def _features(
-    record: Record, folder: str, arrays: dict[str, np.ndarray], predictions: list[dict[str, Any]]
-) -> Features:
-    texts = tuple(record.provenance.get("texts", ()))
-    item = Item(Path(record.source.get("path", record.item)), record.item, texts)
-    provenance = record.provenance | {"source": record.source}
-    return Features(item, folder, arrays, record.settings, provenance, predictions)

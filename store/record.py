@@ -1,17 +1,20 @@
 """`<item>_meta.json`: what was saved, from which source, under which settings. Written last: present = complete."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from store.atomic import atomic_write
-from store.plain_json import encode
-from store.provenance import item_source
-from utils.errors import MediaError
-from utils.types import Item
+import numpy as np
 
+from store.atomic import atomic_write
+from store.plain_json import encode, plain
+from utils.errors import MediaError
+from utils.types import Features, Item, Source
+
+META, PREDICTIONS = "_meta.json", "_predictions.json"
 _FORMAT = 1
 
 
@@ -21,8 +24,8 @@ class Record:
 
     item: str
     settings: dict[str, Any]
-    source: dict[str, Any]  # {"path", "size_bytes", "mtime"} as they were when it was read, or {"path", "texts_sha256"}
-    files: dict[str, dict[str, Any]]  # name in the same folder -> {"shape", "dtype", "bytes", "sha256"}
+    source: Source  # as it was when it was read
+    files: dict[str, dict[str, Any]]  # name in the same folder -> {"form", "shape", "dtype", "bytes", "sha256" ...}
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
@@ -39,12 +42,17 @@ def parse_record(data: bytes | str) -> Record | None:
         content = json.loads(data)
         if content["format"] != _FORMAT:
             return None
-        record = Record(**{key: content[key] for key in ("item", "settings", "source", "files", "provenance")})
+        source = Source(**content["source"])
+        record = Record(source=source, **{key: content[key] for key in ("item", "settings", "files", "provenance")})
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    parts = [record.settings, record.source, record.files, record.provenance]
-    parts += record.files.values() if isinstance(record.files, dict) else []
-    return record if all(isinstance(part, dict) for part in parts) else None
+    dicts = [record.settings, record.files, record.provenance]
+    dicts += record.files.values() if isinstance(record.files, dict) else []
+    if not all(isinstance(each, dict) for each in dicts) or not isinstance(record.item, str):
+        return None
+    texts = [*record.files, source.path, *(facts.get("form", "") for facts in record.files.values())]
+    # Files lie beside the record, whatever somebody wrote into it.
+    return record if all(isinstance(each, str) for each in texts) and "/" not in "".join(record.files) else None
 
 
 def write_record(path: Path, record: Record) -> None:
@@ -55,7 +63,39 @@ def write_record(path: Path, record: Record) -> None:
 
 def record_bytes(record: Record) -> bytes:
     saved = datetime.now(UTC).isoformat(timespec="seconds")
-    return encode({"format": _FORMAT, "saved": saved} | asdict(record), indent=2)
+    source = {key: value for key, value in asdict(record.source).items() if value is not None}
+    return encode({"format": _FORMAT, "saved": saved} | vars(record) | {"source": source}, indent=2)
+
+
+def record_of(features: Features, files: dict[str, dict[str, Any]]) -> Record:
+    provenance = {**features.provenance, "damage": list(features.damage), "warnings": list(features.warnings)}
+    source = features.source or item_source(features.item)
+    return Record(features.item.name, plain(features.settings), source, files, plain(provenance))
+
+
+def features_of(
+    record: Record, folder: str, arrays: dict[str, np.ndarray], predictions: list[dict[str, Any]]
+) -> Features:
+    """Raises ValueError or TypeError for a record that `record_of` did not make."""
+    name, provenance = record.item, dict(record.provenance)
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+        raise ValueError(f"{name!r} is no name of an item")
+    damage, warnings = (tuple(map(str, provenance.pop(key, ()))) for key in ("damage", "warnings"))
+    item = Item(Path(record.source.path), name, tuple(map(str, provenance.get("texts", ()))))
+    settings = plain(record.settings)  # with a nan in it, it would look changed on every run
+    return Features(item, folder, arrays, settings, provenance, predictions, record.source, damage, warnings)
+
+
+def item_source(item: Item) -> Source:
+    """Size and time of an item's file, or the checksum of its texts. Raises MediaError."""
+    if item.texts:
+        content = "\n".join(item.texts).encode("utf-8", "surrogatepass")
+        return Source(str(item.path), texts_sha256=hashlib.sha256(content).hexdigest())
+    try:
+        facts = item.path.stat()
+    except OSError as error:
+        raise MediaError(f"{item.path}: cannot be read ({error.strerror}): check the path") from error
+    return Source(str(item.path), size_bytes=facts.st_size, mtime=facts.st_mtime)
 
 
 def setting_changes(old: dict[str, Any], new: dict[str, Any]) -> str:
@@ -80,24 +120,3 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _short(value: Any, limit: int = 60) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def same_source(recorded: dict[str, Any], item: Item) -> bool:
-    """Whether the item is the one of the record: a file by size and time, wherever it lies, texts by their content."""
-    try:
-        found = item_source(item)
-    except MediaError:
-        return False  # whoever reads it next says so
-    return same_facts(recorded, found)
-
-
-def same_facts(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return all(one.get(key) == other.get(key) for key in ("size_bytes", "mtime", "texts_sha256"))
-
-
-def other_file(recorded: dict[str, Any], source: dict[str, Any]) -> str | None:
-    """The recorded source where it is of another name: `dog.mp4` is no older version of `dog.jpg`."""
-    path = recorded.get("path")
-    if "texts_sha256" in source or not path or Path(path).name == Path(source["path"]).name:
-        return None
-    return path

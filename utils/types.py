@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +19,20 @@ class Item:
     path: Path  # of texts: the file they stand in
     name: str
     texts: tuple[str, ...] = ()  # where the item is these texts, and not the whole file
+
+
+@dataclass(frozen=True)
+class Source:
+    """By what an item's source is recognised again: a file by its size and time, wherever it lies, texts by content."""
+
+    path: str  # as it was given
+    size_bytes: int | None = None
+    mtime: float | None = None  # seconds since 1970
+    texts_sha256: str | None = None
+
+    def same_as(self, other: "Source") -> bool:
+        mine, others = ((source.size_bytes, source.mtime, source.texts_sha256) for source in (self, other))
+        return mine == others
 
 
 @dataclass(frozen=True)
@@ -61,7 +75,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Features:
-    """The finished result of one item, as the handlers get it.
+    """The finished result of one item, as it is saved and shown.
 
     `arrays` maps key -> array, in the order they are printed, for example
     `{"clip": (t, d) float32, "grid": (t, n, c) float32, "fps": () float64, "timestamps_ms": (t,) float64}`.
@@ -76,6 +90,9 @@ class Features:
     settings: dict[str, Any]
     provenance: dict[str, Any] = field(default_factory=dict)
     predictions: list[dict[str, Any]] = field(default_factory=list)  # one a row where show_pred is on
+    source: Source | None = None  # as it was before it was read; None: as it is when the features are saved
+    damage: tuple[str, ...] = ()  # what is lost of the source; the rest was kept
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         rows = {key: len(array) for key, array in self.arrays.items() if array.ndim > 0}
@@ -87,13 +104,8 @@ class Features:
         return self.folder.partition("/")[0]
 
 
-class Handler(Protocol):
-    """What happens to finished features: print them, save them. Options of the config group `on_extraction`."""
+@runtime_checkable
+class Show(Protocol):
+    """Shows finished features and leaves no files behind: an option of `on_extraction`, as is `store.forms.Form`."""
 
-    saves: bool  # whether it leaves files behind; a run without such a handler writes nothing at all
-
-    def done(self, item: Item, folder: str, settings: dict[str, Any]) -> bool:
-        """True if this handler has nothing left to do for `item` under these settings."""
-        ...
-
-    def __call__(self, features: Features) -> None: ...
+    def show(self, features: Features) -> None: ...

@@ -14,7 +14,7 @@ from typing import Any
 from media.caption_files import CaptionedFile, check_distinct, karpathy_entries, read_captions_csv
 from media.images import load_image
 from pairs.picture_folders import OpenImage
-from store.item_files import PREDICTIONS
+from store.record import PREDICTIONS
 from utils.errors import UserError
 
 _REFERENCES = "COCO's json (annotations: image_id, caption), Karpathy's json, {image_id: [captions]} or a csv file"

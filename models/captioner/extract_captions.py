@@ -24,9 +24,9 @@ from models.captioner.options import Decoding
 from models.clip.family import folder_name
 from models.clip_s import PREFIX, clip_s, prefixed
 from models.load import ModelChoice, load
-from store.provenance import file_sha256, software
+from store.provenance import file_sha256
 from utils.errors import UserError, check_count, check_text
-from utils.types import Features, Handler
+from utils.types import Features, Show
 
 FEATURE_TYPE = "captions"
 A_SECOND = FrameOptions(extraction_fps=1)
@@ -83,14 +83,14 @@ class CaptionOutput:
         ]
         provenance = {
             **encoded.end.facts,
-            "warnings": encoded.end.warnings,
             "rows": encoded.rows,
             "weights": self.weights,
             "device": str(self.grids.device),
-            "software": software(),
         }
         found = {**encoded.features, **arrays}
-        return Features(encoded.item, self.folder, found, dict(settings), provenance, predictions)
+        end = encoded.end
+        of_reading = (end.source, end.damage, end.warnings)
+        return Features(encoded.item, self.folder, found, dict(settings), provenance, predictions, *of_reading)
 
     def _clip_s(self, pixels: Tensor, captions: list[str]) -> np.ndarray:
         """2.5 max(cos, 0), as Hessel et al. 2021."""
@@ -162,7 +162,7 @@ class ExtractCaptions:
         )
         images = Images(output, views, exif_orientation=pictures.exif_orientation, ahead=2 * batch_size)
         self.streams = {"video": Videos(output, views, frames), "image": images}
-        self.handlers: list[Handler] = []
+        self.shows: list[Show] = []
 
 
 def _of_grids(model: ModelChoice, features: Mapping[str, Any]) -> ModelChoice:

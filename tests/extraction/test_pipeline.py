@@ -12,9 +12,9 @@ import pytest
 from extraction.batching import Encoded, End, Prepared, Start
 from extraction.pipeline import INTERRUPTED, extract
 from media.inputs import find_inputs
-from store.handlers import SaveNumpy
+from store.forms import SaveNumpy
 from utils.errors import MediaError, UserError
-from utils.types import Features, Handler, Item
+from utils.types import Features, Item, Show
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Counting:
     settings: dict[str, Any] = field(default_factory=lambda: {"version": 1})
     batch_size: int = 2
     on_error: str = "skip"
-    handlers: list[Handler] = field(default_factory=list)
+    shows: list[Show] = field(default_factory=list)
     read_items: list[str] = field(default_factory=list)
 
     def read(self, item: Item) -> Iterator[Start | Prepared | End]:
@@ -40,7 +40,7 @@ class Counting:
             yield Prepared(row, float(row), float(row))
         if found == "damage":
             yield Prepared(0, 0.0, 0.0)
-        yield End(1.0, {"damage": ["damaged at 1.00 s"]} if found == "damage" else {})
+        yield End(1.0, damage=("damaged at 1.00 s",) if found == "damage" else ())
 
     def encode(self, contents: Sequence[int]) -> dict[str, np.ndarray]:
         return {"counting": np.array(contents, np.float32)[:, None]}
@@ -55,16 +55,12 @@ class Counting:
 
 @dataclass
 class Collecting:
-    """A handler that keeps what it gets; `trouble` is raised for the file `bad`."""
+    """Shows by keeping what it gets; `trouble` is raised for the file `bad`."""
 
     trouble: BaseException | None = None
     got: list[str] = field(default_factory=list)
-    saves: bool = False
 
-    def done(self, item: Item, folder: str, settings: dict[str, Any]) -> bool:
-        return False
-
-    def __call__(self, features: Features) -> None:
+    def show(self, features: Features) -> None:
         if self.trouble and features.item.name == "bad":
             raise self.trouble
         self.got.append(features.item.name)
@@ -126,7 +122,7 @@ def test_one_bad_file_among_good_ones(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run(Counting({"bad": trouble}), [SaveNumpy(tmp_path / "out")], videos, tmp_path) == exit_status
+    assert run(Counting({"bad": trouble}), [SaveNumpy()], videos, tmp_path) == exit_status
     assert statuses(tmp_path) == {"a": "done", "bad": status, "c": "done"}
     assert ledger(tmp_path)[-1]["counts"] == {"done": 2, status: 1}
     saved = {path.name for path in (tmp_path / "out" / "counting").glob("*.npy")}
@@ -140,14 +136,14 @@ def test_an_unexpected_exception_is_listed_with_its_traceback(
     videos: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     extractor = Counting({"bad": fails(ValueError("our own mistake"))})
-    run(extractor, [SaveNumpy(tmp_path / "out")], videos, tmp_path)
+    run(extractor, [SaveNumpy()], videos, tmp_path)
     (entry,) = [line for line in ledger(tmp_path) if line.get("status") == "failed"]
     assert entry["reason"].endswith("bad.mp4: ValueError: our own mistake")
     assert "Traceback" in caplog.text
 
 
 def test_what_is_done_is_skipped_and_redone_under_other_settings(videos: list[str], tmp_path: Path) -> None:
-    handler = SaveNumpy(tmp_path / "out")
+    handler = SaveNumpy()
     run(Counting(), [handler], videos, tmp_path)
     again = Counting()
     assert run(again, [handler], videos, tmp_path) == 0
@@ -163,10 +159,10 @@ def test_what_is_done_is_skipped_and_redone_under_other_settings(videos: list[st
 
 
 @pytest.mark.parametrize("trouble", [MediaError("bad: nothing to save"), ZeroDivisionError("a bug")])
-def test_a_handler_that_fails_for_one_file_does_not_stop_the_others(
+def test_a_show_that_fails_for_one_file_does_not_stop_the_others(
     trouble: Exception, videos: list[str], tmp_path: Path
 ) -> None:
-    failing, saving = Collecting(trouble), SaveNumpy(tmp_path / "out")
+    failing, saving = Collecting(trouble), SaveNumpy()
     assert run(Counting(), [failing, saving], videos, tmp_path) == 1
     assert failing.got == ["a", "c"]
     assert statuses(tmp_path) == {"a": "done", "bad": "failed", "c": "done"}
@@ -177,7 +173,7 @@ def test_a_full_disk_stops_the_run_and_what_is_done_is_told(
 ) -> None:
     extractor, full = Counting(), Collecting(UserError("out: the disk is full"))
     with pytest.raises(UserError, match="the disk is full"):
-        run(extractor, [SaveNumpy(tmp_path / "out"), full], videos, tmp_path)
+        run(extractor, [SaveNumpy(), full], videos, tmp_path)
     assert statuses(tmp_path) == {"a": "done"}
     assert ledger(tmp_path)[-1]["counts"] == {"done": 1}
     assert "1 done" in capsys.readouterr().err
@@ -186,32 +182,32 @@ def test_a_full_disk_stops_the_run_and_what_is_done_is_told(
 def test_on_error_raise_stops_at_the_first_bad_file(videos: list[str], tmp_path: Path) -> None:
     extractor = Counting({"bad": fails(MediaError("bad.mp4: is not a video"))}, on_error="raise")
     with pytest.raises(MediaError, match="is not a video"):
-        run(extractor, [SaveNumpy(tmp_path / "out")], videos, tmp_path)
+        run(extractor, [SaveNumpy()], videos, tmp_path)
     assert statuses(tmp_path) == {"a": "done", "bad": "failed"}
     assert ledger(tmp_path)[-1]["event"] == "end"
 
 
 def test_ctrl_c_keeps_what_is_finished(videos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stopping = Collecting(KeyboardInterrupt())
-    assert run(Counting(), [SaveNumpy(tmp_path / "out"), stopping], videos, tmp_path) == INTERRUPTED == 130
+    assert run(Counting(), [SaveNumpy(), stopping], videos, tmp_path) == INTERRUPTED == 130
     assert statuses(tmp_path) == {"a": "done"}
     assert "interrupted; what is finished is kept" in capsys.readouterr().err
     again = Counting()
-    assert run(again, [SaveNumpy(tmp_path / "out")], videos, tmp_path) == 0
+    assert run(again, [SaveNumpy()], videos, tmp_path) == 0
     assert again.read_items == ["c"]  # `bad` was saved before the interrupt
 
 
-def test_handlers_of_the_extractor_come_first(videos: list[str], tmp_path: Path) -> None:
+def test_what_the_extractor_shows_comes_first(videos: list[str], tmp_path: Path) -> None:
     order: list[str] = []
 
     @dataclass
     class Named(Collecting):
         name: str = ""
 
-        def __call__(self, features: Features) -> None:
+        def show(self, features: Features) -> None:
             order.append(self.name)
 
-    run(Counting(handlers=[Named(name="own")]), [Named(name="given")], videos[:1], tmp_path)
+    run(Counting(shows=[Named(name="own")]), [Named(name="given")], videos[:1], tmp_path)
     assert order == ["own", "given"]
 
 

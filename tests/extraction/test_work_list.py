@@ -5,60 +5,74 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from extraction import work_list
 from extraction.work_list import WorkList
 from store.ledger import Ledger
-from utils.types import Features, Handler, Item
+from utils.types import Item
 
 ITEMS = [Item(Path(f"{name}.mp4"), name) for name in "abcd"]
 
 
 @dataclass
-class Saver:
+class FakeStore:
+    """`busy` names are held by another process for so many attempts; `before_claim` happens meanwhile."""
+
     saved: set[str] = field(default_factory=set)
-    saves: bool = True
+    busy: dict[str, float] = field(default_factory=dict)
+    held: set[str] = field(default_factory=set)
+    released: list[str] = field(default_factory=list)
+    before_claim: Callable[[str], None] = lambda name: None
 
     def done(self, item: Item, folder: str, settings: dict[str, Any]) -> bool:
         return item.name in self.saved
 
-    def __call__(self, features: Features) -> None: ...
+    def claim(self, item: Item, folder: str) -> bool:
+        self.before_claim(item.name)
+        if self.busy.get(item.name, 0) > 0:
+            self.busy[item.name] -= 1
+            return False
+        self.held.add(item.name)
+        return True
 
+    def release(self, item: Item, folder: str) -> None:
+        self.held.discard(item.name)
+        self.released.append(item.name)
 
-@dataclass
-class FakeClaim:
-    claims: "FakeClaims"
-    name: str
-
-    def is_mine(self) -> bool:
-        return self.name not in self.claims.lost
-
-    def release(self) -> None:
-        self.claims.released.append(self.name)
-
-
-@dataclass
-class FakeClaims:
-    """`busy` names are held by another process for so many attempts; `before_take` happens meanwhile."""
-
-    busy: dict[str, int] = field(default_factory=dict)
-    lost: set[str] = field(default_factory=set)
-    released: list[str] = field(default_factory=list)
-    before_take: Callable[[str], None] = lambda name: None
-
-    def take(self, name: str) -> FakeClaim | None:
-        self.before_take(name)
-        if self.busy.get(name, 0) > 0:
-            self.busy[name] -= 1
-            return None
-        return FakeClaim(self, name)
-
-    def holder(self, name: str) -> str | None:
+    def holder(self, item: Item, folder: str) -> str:
         return "host1, process 7"
 
 
-def work(handlers: list[Handler], claims: FakeClaims | None) -> tuple[WorkList, Ledger]:
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work_list, "_POLL_SECONDS", 0.01)
+
+
+def work(store: FakeStore, *, shows: bool = False, patience_seconds: float = 0.2) -> tuple[WorkList, Ledger]:
     ledger = Ledger(None, settings={})
-    todo = WorkList(ITEMS, folder="clip/m", settings={}, handlers=handlers, claims=claims, ledger=ledger)  # pyright: ignore
+    todo = WorkList(
+        ITEMS,
+        folder="clip/m",
+        settings={},
+        store=store,  # pyright: ignore
+        shows=shows,
+        ledger=ledger,
+        patience_seconds=patience_seconds,
+    )
     return todo, ledger
+
+
+def rounds(todo: WorkList) -> list[list[str]]:
+    """Each item is finished before the next round, as the pipeline does."""
+    found = []
+    for items in todo.rounds():
+        found.append([])
+        for item in items:
+            found[-1].append(item.name)
+        for name in found[-1]:
+            todo.release(Item(Path(f"{name}.mp4"), name))
+    return found
 
 
 def entries(ledger: Ledger) -> dict[str, tuple[str, str]]:
@@ -66,56 +80,64 @@ def entries(ledger: Ledger) -> dict[str, tuple[str, str]]:
 
 
 def test_what_is_saved_is_left_out() -> None:
-    todo, ledger = work([Saver({"b"})], FakeClaims())
-    assert [item.name for item in todo] == ["a", "c", "d"]
+    todo, ledger = work(FakeStore({"b"}))
+    assert rounds(todo) == [["a", "c", "d"]]
     assert entries(ledger) == {"b": ("skipped", "done before, with these settings")}
     assert todo.num_left_out == 1
 
 
-def test_what_only_one_of_two_handlers_has_saved_is_done_again() -> None:
-    todo, _ = work([Saver(set("abcd")), Saver(set("abc"))], FakeClaims())
-    assert [item.name for item in todo] == ["d"]
-
-
 def test_printing_is_never_done_before() -> None:
-    todo, _ = work([Saver(set("abcd")), Saver(saves=False)], FakeClaims())
-    assert [item.name for item in todo] == list("abcd")
-    todo, _ = work([Saver(set("abcd"), saves=False)], None)
-    assert [item.name for item in todo] == list("abcd")
+    todo, _ = work(FakeStore(set("abcd")), shows=True)
+    assert rounds(todo) == [list("abcd")]
 
 
-def test_an_item_that_another_process_holds_is_tried_again_at_the_end() -> None:
-    todo, ledger = work([Saver()], FakeClaims(busy={"clip/m/a": 1, "clip/m/c": 2}))
-    assert [item.name for item in todo] == ["b", "d", "a"]
-    assert entries(ledger) == {"c": ("elsewhere", "host1, process 7 works on it")}
+def test_an_item_that_another_process_holds_is_done_as_soon_as_it_is_free() -> None:
+    todo, ledger = work(FakeStore(busy={"a": 1, "c": 3}))
+    assert rounds(todo) == [["b", "d"], ["a"], ["c"]]
+    assert entries(ledger) == {}
+
+
+def test_an_item_that_another_process_holds_is_left_out_as_soon_as_it_is_done() -> None:
+    store = FakeStore(busy={"a": 3})
+    store.before_claim = lambda name: store.saved.add("a") if store.busy["a"] == 1 else None
+    todo, ledger = work(store)
+    assert rounds(todo) == [["b", "c", "d"]]
+    assert entries(ledger) == {"a": ("skipped", "done before, with these settings")}
     assert ledger.exit_status == 0
 
 
+def test_an_item_that_never_comes_free_is_missing() -> None:
+    todo, ledger = work(FakeStore(busy={"a": 1, "c": float("inf")}))
+    assert rounds(todo) == [["b", "d"], ["a"]]
+    status, reason = entries(ledger)["c"]
+    assert (status, ledger.exit_status) == ("elsewhere", 1)
+    assert reason.startswith("host1, process 7 has held it for 0 s without finishing anything")
+    assert ledger.problems() == [f"elsewhere: c.mp4: {reason}"]
+
+
+def test_patience_begins_anew_with_every_item_that_comes_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(work_list.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(work_list.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + 1))
+    todo, ledger = work(FakeStore(busy={"a": 8, "b": 16, "c": 24, "d": 35}), patience_seconds=10)
+    assert rounds(todo) == [[], ["a"], ["b"], ["c"]]
+    assert entries(ledger)["d"][0] == "elsewhere"
+
+
 def test_an_item_finished_between_look_and_claim_is_not_done_twice() -> None:
-    saver = Saver()
-    claims = FakeClaims(before_take=lambda name: saver.saved.add("c") if name.endswith("c") else None)
-    todo, ledger = work([saver, Saver(saves=False)], claims)
-    assert [item.name for item in todo] == ["a", "b", "d"]
+    store = FakeStore()
+    store.before_claim = lambda name: store.saved.add("c") if name == "c" else None
+    todo, ledger = work(store)
+    assert rounds(todo) == [["a", "b", "d"]]
     assert entries(ledger) == {"c": ("skipped", "done by another process meanwhile")}
-    assert claims.released == ["clip/m/c"]
+    assert store.held == set()
 
 
 def test_claims_are_taken_one_by_one_and_given_back() -> None:
-    taken: list[str] = []
-    claims = FakeClaims(before_take=taken.append)
-    todo, _ = work([Saver()], claims)
-    items = iter(todo)
+    store = FakeStore()
+    todo, _ = work(store)
+    items = next(iter(todo.rounds()))
     first = next(items)
-    assert taken == ["clip/m/a"]
+    assert store.held == {"a"}
     todo.release(first)
-    todo.release(first)  # once only
-    assert claims.released == ["clip/m/a"]
-
-
-def test_a_claim_that_was_taken_over_is_noticed() -> None:
-    claims = FakeClaims()
-    todo, _ = work([Saver()], claims)
-    first = next(iter(todo))
-    assert todo.is_mine(first)
-    claims.lost.add("clip/m/a")
-    assert not todo.is_mine(first)
+    assert store.released == ["a"]

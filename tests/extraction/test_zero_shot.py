@@ -4,9 +4,10 @@ import torch
 
 from extraction.encoder import Encoder
 from extraction.zero_shot import ShowPredictions, TextPredictor, kinetics_classes, table
+from store.forms import Form
 from tests.helpers.tiny_clip import tiny_model
 from tests.helpers.toy_family.family import ToyModel
-from utils.types import Features, Item
+from utils.types import Features, Item, Show
 
 TEXTS = ["a dog smiles", "a woman is lifting", "a cat", "rain", "a car", "a house"]
 
@@ -26,11 +27,11 @@ def test_table_as_in_the_readme_of_video_features() -> None:
 def test_tables_are_printed_with_an_empty_line_behind_each(capsys: pytest.CaptureFixture[str], tmp_path) -> None:
     best = {"labels": ["a dog"], "logits": [1.0], "probabilities": [1.0]}
     item = Item(tmp_path / "a.mp4", "a")
-    handler = ShowPredictions()
-    handler(Features(item, "clip/tiny", {"clip": np.zeros((2, 1))}, {}, predictions=[best, best]))
+    shown = ShowPredictions()
+    shown.show(Features(item, "clip/tiny", {"clip": np.zeros((2, 1))}, {}, predictions=[best, best]))
     assert capsys.readouterr().out == 2 * "  Logits | Prob. | Label \n   1.000 | 1.000 | a dog\n\n"
-    assert handler.done(item, "clip/tiny", {})
-    assert not handler.saves
+    assert isinstance(shown, Show)
+    assert not isinstance(shown, Form)  # what is saved is not computed again just to be shown
 
 
 @pytest.mark.parametrize(("top", "shown"), [(1, 1), (5, 5), (9, 6)])

@@ -1,6 +1,5 @@
 """`.npz` files as X-modaler reads them. Its reading rules are written down here once more, from its description."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from store.handlers import SaveNpz, SaveNumpy, SaveXmodalerVideo
+from store.forms import SaveNpz, SaveNumpy, SaveXmodalerVideo
+from tests.helpers.saved_forms import Folder
 from utils.errors import MediaError
 from utils.types import Features, Item
 
@@ -43,10 +43,8 @@ def xmodaler_reads(path: Path, max_feat_num: int = 50) -> dict[str, np.ndarray]:
 
 
 def test_image(make: Make, tmp_path: Path) -> None:
-    save, features = SaveNpz(tmp_path), image(make)
-    assert not save.done(features.item, features.folder, features.settings)
-    save(features)
-    assert save.done(features.item, features.folder, features.settings)
+    features = image(make)
+    Folder(tmp_path, SaveNpz()).save(features)
     path = tmp_path / "clip" / "ViT-B_32" / "391895.npz"
     found = xmodaler_reads(path)
     np.testing.assert_array_equal(found["features"], features.arrays["grid"][0])
@@ -56,19 +54,10 @@ def test_image(make: Make, tmp_path: Path) -> None:
 
 def test_texts_are_one_array(make: Make, tmp_path: Path) -> None:
     features = texts_of(make)
-    SaveNpz(tmp_path)(features)
+    Folder(tmp_path, SaveNpz()).save(features)
     path = tmp_path / "clip" / "ViT-B_32_texts" / "391895.npz"
     assert np.load(path).files == ["g_feature"]
     np.testing.assert_array_equal(xmodaler_reads(path)["features"], features.arrays["clip"])
-
-
-def test_a_caption_that_changed_is_done_again(make: Make, tmp_path: Path) -> None:
-    save, features = SaveNpz(tmp_path), texts_of(make)
-    save(features)
-    item = features.item
-    assert save.done(item, features.folder, {})
-    assert not save.done(Item(item.path, item.name, ("a cat", "a dog", "two cats")), features.folder, {})
-    assert save.done(Item(Path("elsewhere.json"), item.name, item.texts), features.folder, {})
 
 
 def test_videos_keep_their_rows_and_times(make: Make, tmp_path: Path) -> None:
@@ -78,7 +67,7 @@ def test_videos_keep_their_rows_and_times(make: Make, tmp_path: Path) -> None:
         "fps": np.array(25.0),
         "timestamps_ms": np.array([0.0, 40.0, 80.0]),
     }
-    SaveNpz(tmp_path)(make("dog", arrays=arrays))
+    Folder(tmp_path, SaveNpz()).save(make("dog", arrays=arrays))
     found = np.load(tmp_path / "clip" / "ViT-B_32" / "dog.npz")
     assert {key: found[key].shape for key in found.files} == {
         "g_feature": (3, 8),
@@ -89,44 +78,22 @@ def test_videos_keep_their_rows_and_times(make: Make, tmp_path: Path) -> None:
 
 
 def test_its_form_for_videos(make: Make, tmp_path: Path) -> None:
-    features = make("video7012")
-    SaveXmodalerVideo(tmp_path)(features)
+    features, videos, numpy = make("video7012"), Folder(tmp_path, SaveXmodalerVideo()), Folder(tmp_path, SaveNumpy())
+    videos.save(features)
     found = np.load(tmp_path / "clip" / "ViT-B_32" / "video7012.npy")
     np.testing.assert_array_equal(found, features.arrays["clip"])
     # Beside save_numpy, whose files end in .npy, too: neither takes the other's for its own.
-    numpy = SaveNumpy(tmp_path)
-    assert not numpy.done(features.item, features.folder, features.settings)
-    numpy(features)
-    assert numpy.done(features.item, features.folder, features.settings)
-    assert SaveXmodalerVideo(tmp_path).done(features.item, features.folder, features.settings)
+    assert not numpy.done(features)
+    numpy.save(features)
+    assert numpy.done(features)
+    assert videos.done(features)
     with pytest.raises(MediaError, match="of the grid only"):
-        SaveXmodalerVideo(tmp_path)(make("x", arrays={"grid": np.ones((1, 4, 6), np.float32)}))
+        videos.save(make("x", arrays={"grid": np.ones((1, 4, 6), np.float32)}))
 
 
-@pytest.mark.parametrize("damage", ["missing", "other bytes"])
-def test_damaged_archives_are_done_again(make: Make, tmp_path: Path, damage: str) -> None:
-    save, features = SaveNpz(tmp_path), image(make)
-    save(features)
-    path = tmp_path / "clip" / "ViT-B_32" / "391895.npz"
-    data = path.read_bytes()
-    path.unlink()
-    if damage == "other bytes":
-        path.write_bytes(data[:-1] + b"x")
-    assert not save.done(features.item, features.folder, features.settings)
-    save(features)
-    assert save.done(features.item, features.folder, features.settings)
-
-
-def test_another_file_of_the_same_name_does_not_replace_it(make: Make, tmp_path: Path) -> None:
-    save, features = SaveNpz(tmp_path), image(make)
-    save(features)
-    other = features.item.path.with_suffix(".png")
-    other.write_bytes(b"another picture")
-    with pytest.raises(MediaError, match=r"391895.png: .* already holds results of .*391895.mp4"):
-        save(Features(Item(other, "391895"), features.folder, features.arrays, features.settings))
-    moved = features.item.path.parent / "moved" / features.item.path.name
-    moved.parent.mkdir()
-    moved.write_bytes(b"the same picture, newer")
-    save(Features(Item(moved, "391895"), features.folder, features.arrays, features.settings))
-    record = json.loads((tmp_path / "clip" / "ViT-B_32" / "391895_meta.json").read_text())
-    assert record["source"]["path"] == str(moved)
+def test_what_the_form_for_videos_left_out_is_missed_on_reading(make: Make, tmp_path: Path) -> None:
+    videos = Folder(tmp_path, SaveXmodalerVideo())
+    videos.save(make("video7012"))
+    (found,) = videos.read()
+    assert isinstance(found, MediaError)
+    assert "left out fps, timestamps_ms" in str(found)

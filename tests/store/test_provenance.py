@@ -5,13 +5,16 @@ import json
 import subprocess
 import sys
 import tomllib
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from store.provenance import file_sha256, software, source_facts
+from store.provenance import file_sha256, software
+from store.record import item_source
 from utils.errors import MediaError
+from utils.types import Item, Source
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,11 +40,11 @@ def test_asking_for_versions_does_not_import_torch() -> None:
 def test_source_facts(tmp_path: Path) -> None:
     path = tmp_path / "ü.mp4"
     path.write_bytes(b"12345")
-    facts = source_facts(path)
-    assert facts == {"path": str(path), "size_bytes": 5, "mtime": path.stat().st_mtime}
-    assert json.loads(json.dumps(facts)) == facts  # the time survives JSON to the last bit
+    source = item_source(Item(path, "ü"))
+    assert source == Source(str(path), size_bytes=5, mtime=path.stat().st_mtime)
+    assert Source(**json.loads(json.dumps(asdict(source)))) == source  # the time survives JSON to the last bit
     with pytest.raises(MediaError, match="missing"):
-        source_facts(tmp_path / "missing.mp4")
+        item_source(Item(tmp_path / "missing.mp4", "missing"))
 
 
 def test_file_sha256(tmp_path: Path) -> None:

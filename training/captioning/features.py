@@ -16,9 +16,8 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from pairs.labels import LabelledImage
-from store.hdf5 import RECORD
-from store.item_files import META
-from store.record import parse_record, read_record
+from store.hdf5 import FOLDER, RECORD
+from store.record import META, parse_record, read_record
 from utils.errors import UserError, some
 
 _HDF5_ENDINGS = (".h5", ".hdf5")
@@ -68,9 +67,13 @@ def as_embedding(array: np.ndarray) -> Float32[np.ndarray, " e"]:
 
 
 GRID = Kind("grids", ("features", "grid", "feat"), ("_grid.npy",), as_grid)
-EMBEDDING = Kind(
-    "embeddings", ("g_feature", "clip", "open_clip"), ("_clip.npy", "_open_clip.npy", ".npy"), as_embedding
-)
+
+
+def embedding_kind(feature_type: str | None) -> Kind:
+    """Embeddings stand under the family of their model: "clip", "open_clip" or any other."""
+    families = [feature_type] if feature_type else ["clip", "open_clip"]
+    endings = (*(f"_{family}.npy" for family in families), ".npy")
+    return Kind("embeddings", ("g_feature", *families), endings, as_embedding)
 
 
 def open_grids(path: Path, images: Iterable[LabelledImage]) -> "FeatureFolder | FeatureFile":
@@ -80,7 +83,19 @@ def open_grids(path: Path, images: Iterable[LabelledImage]) -> "FeatureFolder | 
 
 def open_embeddings(path: Path, images: Iterable[LabelledImage]) -> "FeatureFolder | FeatureFile":
     """UserError unless all of these images have an embedding in this folder or HDF5 file."""
-    return _open(path, images, EMBEDDING)
+    return _open(path, images, embedding_kind(_feature_type(path)))
+
+
+def _feature_type(path: Path) -> str | None:
+    """What the extractor noted about the first item in a folder or HDF5 file; None where another tool made it."""
+    if path.is_dir():
+        record = next((record for meta in path.rglob(f"*{META}") if (record := read_record(meta))), None)
+        return record.settings.get("feature_type") if record else None
+    try:
+        with h5py.File(path, "r") as file:
+            return str(file.attrs.get(FOLDER, "")).partition("/")[0] or None
+    except OSError:
+        return None  # `_open` says so
 
 
 def _open(path: Path, images: Iterable[LabelledImage], kind: Kind) -> "FeatureFolder | FeatureFile":

@@ -22,7 +22,7 @@ from models.captioner.decoding import decode
 from models.captioner.extract_captions import ExtractCaptions
 from models.captioner.options import Decoding
 from models.load import ModelChoice
-from store.caption_forms import PrintCaptions, SaveCaptions, web_vtt
+from store.captions import PrintCaptions, SaveCaptions, web_vtt
 from store.provenance import file_sha256
 from tests.helpers.configs import composed
 from tests.helpers.shared_data import ROOT
@@ -75,7 +75,7 @@ def run(captioner: Path, out: Path, handlers: list[Any], **options: Any) -> int:
 
 
 def test_captions_of_a_photo_and_a_video(captioner: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(captioner, tmp_path, [PrintCaptions(), SaveCaptions(tmp_path)], extraction_fps=1) == 0
+    assert run(captioner, tmp_path, [PrintCaptions(), SaveCaptions()], extraction_fps=1) == 0
     home = tmp_path / "captions" / "captioner"
     rows = json.loads((home / "v_GGSY1Qvo990_predictions.json").read_text())
     assert [row["timestamp_ms"] for row in rows] == [1000.0 * k for k in range(8)]
@@ -91,7 +91,7 @@ def test_captions_of_a_photo_and_a_video(captioner: Path, tmp_path: Path, capsys
 
 def test_the_embedded_captioner_sees_the_cat(tmp_path: Path) -> None:
     """The photo and the first four seconds of the video show one."""
-    assert run(Path("tiny"), tmp_path, [SaveCaptions(tmp_path)], extraction_fps=1) == 0
+    assert run(Path("tiny"), tmp_path, [SaveCaptions()], extraction_fps=1) == 0
     home = tmp_path / "captions" / "tiny"
     assert "cat" in (home / "cat.txt").read_text().split()
     assert all("cat" in caption.split() for caption in (home / "v_GGSY1Qvo990.txt").read_text().splitlines()[:4])
@@ -121,7 +121,7 @@ def seconds(clock: str) -> float:
 def test_a_second_run_has_nothing_to_do_and_another_way_to_decode_has(
     captioner: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save = [SaveCaptions(tmp_path)]
+    save = [SaveCaptions()]
     run(captioner, tmp_path, save, extraction_total=2)
     run(captioner, tmp_path, save, extraction_total=2)
     assert "2 skipped" in capsys.readouterr().err
@@ -130,7 +130,7 @@ def test_a_second_run_has_nothing_to_do_and_another_way_to_decode_has(
 
 
 def test_clip_s_is_that_of_the_score_model(captioner: Path, tiny: Path, tmp_path: Path) -> None:
-    run(captioner, tmp_path, [SaveCaptions(tmp_path)], score_model=str(tiny), preprocess="exact", extraction_total=1)
+    run(captioner, tmp_path, [SaveCaptions()], score_model=str(tiny), preprocess="exact", extraction_total=1)
     (row,) = json.loads((tmp_path / "captions" / "captioner" / "cat_predictions.json").read_text())
     from PIL import Image
 

@@ -6,8 +6,10 @@ import pytest
 
 from pairs.labels import LabelledImage
 from store.record import Record, record_bytes, write_record
+from tests.helpers.saved_forms import Folder, saving_forms
 from training.captioning.features import as_embedding, as_grid, open_embeddings, open_grids
 from utils.errors import UserError
+from utils.types import Features, Item, Source
 
 IMAGES = [
     LabelledImage("42", "train", "val2014/COCO_val2014_000000000042.jpg"),
@@ -93,7 +95,7 @@ def test_missing_features_are_counted_and_named(tmp_path, open_one, write):
 @pytest.mark.parametrize("write", [npz, npy, hdf5_groups])
 def test_what_the_extractor_noted_is_found(tmp_path, write):
     write(tmp_path, "42", IMAGES[0])
-    record = Record("42", {"model_name": "tiny", "resolution_px": 128}, {}, {})
+    record = Record("42", {"model_name": "tiny", "resolution_px": 128}, Source("42.jpg"), {})
     path = tmp_path / FORMS[write][0]
     assert open_grids(path, IMAGES[:1]).settings("42") == {}
     if path.is_dir():
@@ -102,6 +104,22 @@ def test_what_the_extractor_noted_is_found(tmp_path, write):
         with h5py.File(path, "a") as file:
             file["42"].attrs["record"] = record_bytes(record).decode()
     assert open_grids(path, IMAGES[:1]).settings("42") == record.settings
+
+
+@pytest.mark.parametrize("form", saving_forms())
+def test_every_form_of_any_family_that_holds_embeddings(tmp_path, form):
+    source = tmp_path / "42.jpg"
+    source.write_bytes(b"photo")
+    arrays = {"siglip": VECTORS["42"][None], "grid": GRIDS["42"][None]}
+    folder = Folder(tmp_path / "out", saving_forms()[form], gathered=True)
+    folder.save(Features(Item(source, "42"), "siglip/base", arrays, {"feature_type": "siglip"}))
+    if form == "save_pickle":
+        return  # no form to train on: opening it could run anything
+    path = tmp_path / "out" / "siglip" / ("base.h5" if form == "save_hdf5" else "base")
+    embeddings = open_embeddings(path, IMAGES[:1])
+    np.testing.assert_allclose(embeddings["42"], VECTORS["42"] / np.linalg.norm(VECTORS["42"]), rtol=1e-6)
+    if form != "save_xmodaler_video":
+        np.testing.assert_array_equal(open_grids(path, IMAGES[:1])["42"], GRIDS["42"])
 
 
 def test_files_of_the_same_name_in_two_folders_are_kept_apart(tmp_path):

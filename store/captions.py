@@ -2,25 +2,41 @@
 
 import itertools
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
-from store.handlers import Save
-from store.item_files import Content, Form, same_bytes
-from utils.types import Features, Item
+from store.forms import NewFile
+from utils.errors import MediaError
+from utils.types import Features
 
 
 class PrintCaptions:
     """One line a caption: the file, for videos the time, the caption, its CLIP-S."""
 
-    saves = False
-
-    def done(self, item: Item, folder: str, settings: dict[str, Any]) -> bool:
-        return False
-
-    def __call__(self, features: Features) -> None:
+    def show(self, features: Features) -> None:
         tqdm.write("\n".join(_lines(features)), file=sys.stdout)
+
+
+class SaveCaptions:
+    """`<item>.txt` with a caption a line; for videos and animations subtitles, `<item>.vtt`.
+
+    All of it with times and CLIP-S stands in `<item>_predictions.json`.
+    """
+
+    name = "captions"
+
+    def write(self, features: Features) -> Iterator[NewFile]:
+        lines = "".join(f"{row['caption']}\n" for row in features.predictions)
+        yield NewFile(".txt", lambda file: file.write(lines.encode()))
+        if "timestamps_ms" in features.arrays:
+            yield NewFile(".vtt", lambda file: file.write(web_vtt(features).encode()))
+
+    def read(self, path: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
+        raise MediaError(f"{path}: captions, which hold no features that could be saved in another form")
 
 
 def _lines(features: Features) -> list[str]:
@@ -36,14 +52,6 @@ def _lines(features: Features) -> list[str]:
         )
         for row in features.predictions
     ]
-
-
-def _caption_files(features: Features) -> dict[str, Content]:
-    """`<item>.txt` with a caption a line; for videos and animations subtitles, `<item>.vtt`."""
-    texts = {".txt": "".join(f"{row['caption']}\n" for row in features.predictions)}
-    if "timestamps_ms" in features.arrays:
-        texts[".vtt"] = web_vtt(features)
-    return {ending: Content(lambda file, text=text: file.write(text.encode())) for ending, text in texts.items()}
 
 
 def web_vtt(features: Features) -> str:
@@ -74,9 +82,3 @@ def _clock(milliseconds: float) -> str:
 def _escaped(text: str) -> str:
     """A cue's text may hold no arrow and no markup; an empty one is shown as a dash."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") or "-"
-
-
-class SaveCaptions(Save):
-    """`<item>.txt`, `<item>.vtt` for videos, and all of it with times and CLIP-S in `<item>_predictions.json`."""
-
-    form = Form("captions", _caption_files, same_bytes)
