@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import call
 
 from tests.helpers.shared_data import ROOT
+from utils import command_line
 
 
 def blocks() -> dict[str, str]:
@@ -36,12 +37,14 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     exec(compile(blocks()[python_name], python_name, "exec"), vars(module))
     monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(sys.modules["store"], name.partition(".")[2], module, raising=False)
+    monkeypatch.setattr(command_line, "CONFIGS", tmp_path / "configs")
     with initialize_config_dir(str(tmp_path / "configs"), version_base="1.3"):
         yield tmp_path / "configs"
 
 
 def run(*overrides: str, name: str = "extract") -> int:
-    return call(compose(name, overrides=list(overrides)).job, _convert_="all")
+    given = command_line.prepare(["--config-name", name, *overrides])[2:]
+    return call(compose(name, given).job, _convert_="all")
 
 
 def test_the_worked_example(configs: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
