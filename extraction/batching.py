@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from extraction.one_thread import use_one_thread_here
-from extraction.progress import Progress
 from utils.types import Item, Source
 
 
@@ -53,6 +52,7 @@ class End:
 ReadEvent = Start | Prepared | End | Exception  # an item ends with `End`, or with what went wrong in reading it
 Reader = Callable[[Item], Iterator[Start | Prepared | End]]
 Encode = Callable[[Sequence[Any]], dict[str, np.ndarray]]  # contents of n rows -> arrays with n rows
+OnBatch = Callable[[int, Sequence[int], float, float], None]  # see `extraction.pipeline.Progress.batch`
 
 
 @dataclass(frozen=True)
@@ -152,11 +152,11 @@ class _OpenItem:
 
 
 def encode_batches(
-    events: Iterable[tuple[Item, ReadEvent]], encode: Encode, batch_size: int, progress: Progress | None = None
+    events: Iterable[tuple[Item, ReadEvent]], encode: Encode, batch_size: int, on_batch: OnBatch | None = None
 ) -> Iterator[Encoded | Failed]:
     """Encode rows in batches of `batch_size` that may hold rows of several items; yield the items as they finish.
 
-    Only the last batch of all is short. Items come out in the order in which they came in. `progress` is told of every
+    Only the last batch of all is short. Items come out in the order in which they came in. `on_batch` is told of every
     batch.
     """
     open_items: deque[_OpenItem] = deque()
@@ -172,7 +172,7 @@ def encode_batches(
             newest.source_seconds.append(event.source_seconds)
             batch.append((newest, event.content))
             if len(batch) == batch_size:
-                _encode(batch, encode, open_items, waited_seconds, progress)
+                _encode(batch, encode, open_items, waited_seconds, on_batch)
                 batch, waited_seconds = [], 0.0
         elif isinstance(event, Start):
             newest.expected_rows = event.expected_rows
@@ -181,7 +181,7 @@ def encode_batches(
         yield from _finished(open_items)
         asked_seconds = time.perf_counter()
     if batch:
-        _encode(batch, encode, open_items, waited_seconds, progress)
+        _encode(batch, encode, open_items, waited_seconds, on_batch)
     yield from _finished(open_items)
 
 
@@ -190,7 +190,7 @@ def _encode(
     encode: Encode,
     open_items: Iterable[_OpenItem],
     waited_seconds: float,
-    progress: Progress | None,
+    on_batch: OnBatch | None,
 ) -> None:
     started = time.perf_counter()
     features = encode([content for _, content in batch])
@@ -200,9 +200,9 @@ def _encode(
         stop = start + sum(1 for _ in rows)
         owner.add(features, start, stop)
         start = stop
-    if progress:
+    if on_batch:
         expected = [each.expected_rows for each in open_items if each.expected_rows]
-        progress.batch(len(batch), expected, waited_seconds=waited_seconds, encode_seconds=encode_seconds)
+        on_batch(len(batch), expected, waited_seconds, encode_seconds)
 
 
 def _finished(open_items: deque[_OpenItem]) -> Iterator[Encoded | Failed]:

@@ -7,15 +7,15 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from extraction.batching import Background, Encoded, End, Failed, Prepared, Start, encode_batches, prefetch
-from extraction.progress import watched
 from extraction.work_list import WorkList
 from store.forms import Form
 from store.items import Store, forms_and_shows
@@ -23,6 +23,7 @@ from store.ledger import Ledger
 from store.locks import PATIENCE_SECONDS
 from store.plain_json import plain
 from utils.errors import MediaError, UserError
+from utils.progress_bar import progress_bar
 from utils.types import Features, Item, Show
 
 logger = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ class _Run:
                 events = prefetch(items, stream.read, workers=stream.readers, depth=2 * batch_size, ahead=stream.ahead)
                 with Background(depth=stream.ahead) as background, closing(events):
                     started = time.monotonic()
-                    for result in encode_batches(events, stream.encode, batch_size, progress):
+                    for result in encode_batches(events, stream.encode, batch_size, progress.batch):
                         background.run(self._hand_on, result, todo, time.monotonic() - started)
                         progress.item(result.rows if isinstance(result, Encoded) else 0)
                         started = time.monotonic()
@@ -168,6 +169,57 @@ class _Run:
         if self._extractor.on_error == "raise":
             raise error
         logger.warning("%s: %s", status, reason)
+
+
+class Progress:
+    """Is told of every batch and of every item that is finished.
+
+    The number of rows to come is estimated from the headers of the files opened so far and from the rows of those that
+    are finished. `num_items()` may shrink: items that turn out to be done need no work.
+    """
+
+    def __init__(self, num_items: Callable[[], int], unit: str) -> None:
+        self._num_items = num_items
+        self._num_finished = 0
+        self._num_known, self._known_rows = 0, 0  # finished items that had rows
+        self._waited_seconds, self._encode_seconds = 0.0, 0.0
+        self._bar = progress_bar(title=f"0/{num_items()} files", unit=f" {unit}")
+
+    def batch(self, num_rows: int, expected_rows: Sequence[int], waited_seconds: float, encode_seconds: float) -> None:
+        """`num_rows` were encoded; `expected_rows` are those of the items being worked on, as far as headers tell."""
+        self._waited_seconds += waited_seconds
+        self._encode_seconds += encode_seconds
+        if num_known := self._num_known + len(expected_rows):
+            known_rows = self._known_rows + sum(expected_rows)
+            self._bar.total = max(round(known_rows * self._num_items() / num_known), self._bar.n + num_rows)
+        share = self._waited_seconds / (self._waited_seconds + self._encode_seconds or 1)
+        limit = f"decoding {share:.0%}" if share > 0.5 else f"encoding {1 - share:.0%}"
+        self._bar.set_postfix_str(f"waits for {limit}", refresh=False)
+        self._bar.update(num_rows)
+
+    def item(self, rows: int) -> None:
+        """One more is finished: it had so many rows, none if it failed."""
+        self._num_finished += 1
+        self._num_known += rows > 0
+        self._known_rows += rows
+        self._bar.set_description(f"{self._num_finished}/{self._num_items()} files", refresh=False)
+        self._bar.update(0)
+
+    def close(self) -> None:
+        self._bar.total = self._bar.n
+        self._bar.set_description(f"{self._num_finished}/{self._num_items()} files", refresh=False)
+        self._bar.close()
+
+
+@contextmanager
+def watched(num_items: Callable[[], int], unit: str) -> Iterator[Progress]:
+    """Shows the progress of the block; warnings that are logged meanwhile do not break the bar."""
+    with logging_redirect_tqdm(loggers=[logging.getLogger()]):
+        progress = Progress(num_items, unit)
+        try:
+            yield progress
+        finally:
+            progress.close()
 
 
 def _report(ledger: Ledger) -> None:

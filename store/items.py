@@ -192,10 +192,16 @@ def forms_and_shows(on_extraction: Mapping[str, Form | Show] | Sequence[Form | S
 
 
 def check_usable(features: Features) -> None:
-    """Raises MediaError for results that must never pass for a success: no arrays, no rows, nan or infinite."""
+    """Raises MediaError for results that must never pass for a success: no arrays, no rows, nan or infinite.
+
+    ValueError for arrays that are not those of one item, which is our mistake.
+    """
     path = features.item.path
     if not features.arrays:
         raise MediaError(f"{path}: no features came out of it: nothing is saved")
+    rows = {key: len(array) for key, array in features.arrays.items() if array.ndim > 0}
+    if len(set(rows.values())) > 1:
+        raise ValueError(f"{path}: arrays differ in their number of rows: {rows}")
     for key, array in features.arrays.items():
         if array.size == 0:
             raise MediaError(f"{path}: {key!r} is empty (shape {array.shape}): nothing is saved")

@@ -94,11 +94,6 @@ class Features:
     damage: tuple[str, ...] = ()  # what is lost of the source; the rest was kept
     warnings: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        rows = {key: len(array) for key, array in self.arrays.items() if array.ndim > 0}
-        if len(set(rows.values())) > 1:
-            raise ValueError(f"{self.item.path}: arrays differ in their number of rows: {rows}")
-
     @property
     def feature_type(self) -> str:
         return self.folder.partition("/")[0]

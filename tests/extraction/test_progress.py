@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from extraction.batching import End, Failed, Prepared, ReadEvent, Start, encode_batches
-from extraction.progress import Progress, watched
+from extraction.pipeline import Progress, watched
 from utils.types import Item
 
 
@@ -17,7 +17,7 @@ def test_rows_are_estimated_from_headers_and_from_what_is_finished() -> None:
     progress = Progress(lambda: left[0], "frames")
 
     def total_after(num_rows: int, expected_rows: Sequence[int]) -> float | None:
-        progress.batch(num_rows, expected_rows, waited_seconds=0, encode_seconds=1)
+        progress.batch(num_rows, expected_rows, 0, 1)
         return progress._bar.total
 
     assert total_after(10, []) is None  # no header tells
@@ -49,7 +49,7 @@ def test_who_waits(read_seconds: float, encode_seconds: float, limit: str, capsy
         return {"clip": np.array(contents)}
 
     with watched(lambda: 3, "frames") as progress:
-        for result in encode_batches(events(), encode, 2, progress):
+        for result in encode_batches(events(), encode, 2, progress.batch):
             progress.item(0 if isinstance(result, Failed) else result.rows)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("3/3 files: 3 frames in 00:00, ")
