@@ -47,7 +47,10 @@ class ImageIndex:
     @classmethod
     def build(cls, subject: Subject, paths: Sequence[Path]) -> "ImageIndex":
         """UserError where no picture is left; those that cannot be read and copies of others are left out."""
-        different = list({_content(path): path for path in reversed(paths)}.values())[::-1]
+        first: dict[str, Path] = {}
+        for path in paths:
+            first.setdefault(_content(path), path)
+        different = list(first.values())
         broken: dict[Path, MediaError] = {}
 
         def opened(path: Path) -> Image.Image:
