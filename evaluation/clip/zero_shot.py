@@ -5,7 +5,6 @@ Radford et al. 2021, section 3.1, with the template ensembles of openai/CLIP's n
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -41,7 +40,13 @@ class ZeroShotClassification:
         names = self.images.class_names
         per_class = 100 * np.diag(confusion) / np.maximum(confusion.sum(axis=1), 1)
         return Result(
-            data=self._data(),
+            data={
+                "class_images_path": self.images.path,
+                "num_images": len(self.images.labels),
+                "num_classes": len(names),
+                "templates": self._templates_name,
+                "num_templates": len(self.templates),
+            },
             metrics=metrics,
             details={
                 "class_names": names,
@@ -50,15 +55,6 @@ class ZeroShotClassification:
             },
             plots={"confusion": partial(plot_confusion, confusion=confusion, names=names)},
         )
-
-    def _data(self) -> dict[str, Any]:
-        return {
-            "class_images_path": self.images.path,
-            "num_images": len(self.images.labels),
-            "num_classes": len(self.images.class_names),
-            "templates": self._templates_name,
-            "num_templates": len(self.templates),
-        }
 
 
 def find_templates(name: str | Sequence[str]) -> list[str]:
