@@ -67,7 +67,7 @@ def font(size_px: int) -> ImageFont.FreeTypeFont:
 
 def _on_white(picture: Image.Image) -> Image.Image:
     """RGB, with white where the picture is transparent."""
-    if "A" not in picture.getbands() and "transparency" not in picture.info:
+    if not picture.has_transparency_data:
         return picture.convert("RGB")
     rgba = picture.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+from PIL import Image
 
 from apps.contact_sheet import contact_sheet
 from evaluation.subject import Subject, unit_rows
@@ -46,11 +47,26 @@ class ImageIndex:
     @classmethod
     def build(cls, subject: Subject, paths: Sequence[Path]) -> "ImageIndex":
         """UserError where no picture is left; those that cannot be read and copies of others are left out."""
-        usable = _usable(paths)
+        first: dict[str, Path] = {}
+        for path in paths:
+            first.setdefault(_content(path), path)
+        different = list(first.values())
+        broken: dict[Path, MediaError] = {}
+
+        def opened(path: Path) -> Image.Image:
+            try:
+                return load_image(path)
+            except MediaError as error:
+                broken[path] = error
+                return Image.new("RGB", (1, 1))  # its row is left out below
+
+        features = unit_rows(subject.images([partial(opened, path) for path in different], title="search"))
+        for path in filter(broken.get, different):
+            print(f"left out: {broken[path]}", file=sys.stderr)
+        usable = [row for row, path in enumerate(different) if path not in broken]
         if not usable:
             raise UserError(f"image_paths: none of the {len(paths)} images can be read")
-        images = [partial(load_image, path) for path in usable]
-        return cls(usable, unit_rows(subject.images(images, title="search")))
+        return cls([different[row] for row in usable], features[usable])
 
     def find(self, text: Float[np.ndarray, " e"], top: int) -> list[Match]:
         """The `top` nearest pictures, best first; of equals the first in the list."""
@@ -111,12 +127,9 @@ def _write(path: Path, query: str, matches: list[Match], subject: Subject, colum
             file.write(data)
 
 
-def _usable(paths: Sequence[Path]) -> list[Path]:
-    first: dict[str, Path] = {}
-    for path in paths:
-        try:
-            load_image(path).close()
-            first.setdefault(file_sha256(path), path)
-        except MediaError as error:
-            print(f"left out: {error}", file=sys.stderr)
-    return list(first.values())
+def _content(path: Path) -> str:
+    """The same for copies; of a file that cannot be read, its name."""
+    try:
+        return file_sha256(path)
+    except OSError:
+        return str(path)

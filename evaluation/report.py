@@ -1,10 +1,10 @@
-"""Results on disk: `results.json`, `results.md` with one table, a PNG for every plot. Every file is whole or absent."""
+"""Results on disk: a json file, `results.md` with one table, a PNG for every plot. Every file is whole or absent."""
 
 import io
+import logging
 import shlex
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,62 +14,51 @@ from matplotlib.figure import Figure
 from evaluation.result import Plot, Result
 from store.atomic import atomic_write
 from store.plain_json import encode
+from store.provenance import software
+
+logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Report:
-    """What was measured (`results`, by evaluation), of which model, and by which command."""
+def write_report(
+    folder: Path,
+    json_name: str,
+    content: Mapping[str, Any],
+    *,
+    title: str,
+    sections: Mapping[str, Sequence[str]],
+    results: Mapping[str, Result],
+    left_out: Mapping[str, str] | None = None,
+) -> None:
+    """Print the table of `results` and write all files, the json with `content` last: where it is, the rest is too.
 
-    model: dict[str, Any]
-    command: str
-    software: dict[str, Any]
-    results: Mapping[str, Result]
-    seconds: Mapping[str, float]
+    `sections`: lines of `results.md` by their heading. `left_out` says why other metrics are not there.
+    """
+    plots = {f"{name}_{key}": plot for name, each in results.items() for key, plot in each.plots.items()}
+    files = {f"{name}.png": png(plot) for name, plot in plots.items()}
+    reasons = [f"\n{name}: left out: {reason}" for name, reason in (left_out or {}).items()]
+    shown = "\n".join([table(results), *reasons])
+    parts = [f"# {title}", f"```\n{content['command']}\n```", shown]
+    parts += [f"## {heading}\n\n" + "\n".join(lines) for heading, lines in sections.items()]
+    if plots:
+        parts.append("## Plots\n\n" + "\n".join(f"![{name}]({name}.png)" for name in plots))
+    files |= {"results.md": ("\n\n".join(parts) + "\n").encode(), json_name: encode(content, indent=2)}
+    for name, data in files.items():
+        with atomic_write(folder / name) as file:
+            file.write(data)
+    print(shown)
+    logger.info("written: %s", ", ".join(str(folder / name) for name in files))
 
-    def write(self, folder: Path) -> list[Path]:
-        """The files written, the json last: where it is, the rest is too."""
-        pictures = [
-            _write(folder / f"{name}_{title}.png", png(plot))
-            for name, result in self.results.items()
-            for title, plot in result.plots.items()
-        ]
-        table = _write(folder / "results.md", self.markdown([path.name for path in pictures]).encode())
-        return [*pictures, table, _write(folder / "results.json", encode(self.as_dict(), indent=2))]
 
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "command": self.command,
-            "software": self.software,
-            "evaluations": {
-                name: {
-                    "data": result.data,
-                    "metrics": result.metrics,
-                    "details": result.details,
-                    "seconds": round(self.seconds[name], 1),
-                }
-                for name, result in self.results.items()
-            },
-        }
-
-    def table(self) -> str:
-        """The metrics of all evaluations, one a line, as a Markdown table that also reads well as plain text."""
-        rows = [("evaluation", "metric", "value")]
-        for name, result in self.results.items():
-            rows += [(name, key, rounded(value, key)) for key, value in result.metrics.items()]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        rows.insert(1, ("-" * widths[0], "-" * widths[1], "-" * (widths[2] - 1) + ":"))
-        return "\n".join(
-            f"| {name:<{widths[0]}} | {key:<{widths[1]}} | {value:>{widths[2]}} |" for name, key, value in rows
-        )
-
-    def markdown(self, pictures: list[str]) -> str:
-        model = "\n".join(f"- {key}: `{value}`" for key, value in self.model.items())
-        data = "\n".join(f"- {name}: {_listed(result.data)}" for name, result in self.results.items())
-        shown = "\n".join(f"![{Path(name).stem}]({name})" for name in pictures)
-        parts = [f"# Evaluation of {self.model['model_name']}", f"```\n{self.command}\n```", self.table()]
-        parts += [f"## Model\n\n{model}", f"## Data\n\n{data}", *([f"## Plots\n\n{shown}"] if pictures else [])]
-        return "\n\n".join(parts) + "\n"
+def table(results: Mapping[str, Result]) -> str:
+    """The metrics of all evaluations, one a line, as a Markdown table that also reads well as plain text."""
+    rows = [("evaluation", "metric", "value")]
+    for name, result in results.items():
+        rows += [(name, key, rounded(value, key)) for key, value in result.metrics.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, ("-" * widths[0], "-" * widths[1], "-" * (widths[2] - 1) + ":"))
+    return "\n".join(
+        f"| {name:<{widths[0]}} | {key:<{widths[1]}} | {value:>{widths[2]}} |" for name, key, value in rows
+    )
 
 
 def rounded(value: float, key: str = "") -> str:
@@ -89,16 +78,6 @@ def png(plot: Plot) -> bytes:
     return buffer.getvalue()
 
 
-def typed_command() -> str:
-    """What was typed to start this program, quoted for a shell."""
-    return shlex.join(["python", *sys.orig_argv[1:]])
-
-
-def _write(path: Path, content: bytes) -> Path:
-    with atomic_write(path) as file:
-        file.write(content)
-    return path
-
-
-def _listed(data: dict[str, Any]) -> str:
-    return ", ".join(f"{key} `{value}`" for key, value in data.items())
+def origin() -> dict[str, Any]:
+    """What was typed to start this program, quoted for a shell, and the versions of everything."""
+    return {"command": shlex.join(["python", *sys.orig_argv[1:]]), "software": software()}

@@ -1,14 +1,16 @@
-"""What an evaluation hands back, and what an evaluation is."""
+"""What an evaluation is, what it hands back, and how several are run one after another."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from matplotlib.axes import Axes
 
-from evaluation.subject import Subject
-
+T = TypeVar("T")
 Plot = Callable[[Axes], None]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,16 @@ class Result:
     metrics: dict[str, float]
     details: dict[str, Any] = field(default_factory=dict)
     plots: dict[str, Plot] = field(default_factory=dict)
+    left_out: str = ""  # why there are no metrics
+    seconds: float = 0.0
 
 
-class Evaluation(Protocol):
-    """One option of the config group `evaluation`. Wrong arguments raise UserError on construction."""
-
-    def __call__(self, subject: Subject) -> Result: ...
+def measured(evaluations: Mapping[str, Callable[[T], Result]], of: T) -> dict[str, Result]:
+    """The result of each, with the time it took."""
+    results = {}
+    for name, evaluation in evaluations.items():
+        logger.info("%s ...", name)
+        started = time.monotonic()
+        result = evaluation(of)
+        results[name] = replace(result, seconds=round(time.monotonic() - started, 1))
+    return results

@@ -1,9 +1,8 @@
 """The model under test, as evaluations see it: pictures and texts in, features out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -54,11 +53,20 @@ class Subject:
         return cls(encoder, preprocess, batch_size, facts, loaded.name)
 
     def images(self, images: Sequence[OpenImage], *, title: str = "images") -> Float[np.ndarray, "n e"]:
-        """Each is opened when its turn comes, two batches at a time in memory."""
-        features = []
-        with progress_bar(title=title, total=len(images), unit=" images", passing=True) as bar:
-            for batch in self._batches(images):
-                features.append(self.encoder.images(batch))
+        """Each is opened when its turn comes, two batches at a time in memory: threads read the next one meanwhile."""
+        features, size = [], self.batch_size
+        with (
+            progress_bar(title=title, total=len(images), unit=" images", passing=True) as bar,
+            ThreadPoolExecutor(_READERS, thread_name_prefix="read") as pool,
+        ):
+
+            def read(start: int) -> list[Future[Tensor]]:
+                return [pool.submit(self._pixels, each) for each in images[start : start + size]]
+
+            ahead = read(0)
+            for start in range(size, len(images) + size, size):
+                batch, ahead = ahead, read(start)
+                features.append(self.encoder.images(torch.stack([pixels.result() for pixels in batch])))
                 bar.update(len(batch))
         return _checked(np.concatenate(features))
 
@@ -68,18 +76,6 @@ class Subject:
         row = {text: i for i, text in enumerate(different)}
         features = _checked(self.encoder.texts(different, truncate=True))
         return features[[row[text] for text in texts]]
-
-    def _batches(self, images: Sequence[OpenImage]) -> Iterator[UInt8[Tensor, "b 3 n n"]]:
-        """The next batch is read and preprocessed in threads while the caller encodes this one."""
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="read") as pool:
-            waiting = iter(images)
-            ahead: list[Future[Tensor]] = []
-            while True:
-                ahead += [pool.submit(self._pixels, each) for each in islice(waiting, 2 * self.batch_size - len(ahead))]
-                if not ahead:
-                    return
-                batch, ahead = ahead[: self.batch_size], ahead[self.batch_size :]
-                yield torch.stack([pixels.result() for pixels in batch])
 
     def _pixels(self, image: OpenImage) -> UInt8[Tensor, "3 n n"]:
         return self.preprocess.pixels(image())

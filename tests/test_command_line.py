@@ -252,7 +252,7 @@ def test_keys_that_experiments_set_reach_the_towers_and_schedules() -> None:
 
 def test_the_last_experiment_of_several_decides() -> None:
     config = job_config("caption_train", "caption_experiment=[tiny,clips,smoke]")
-    assert config.caption_data._target_.endswith("scenes")
+    assert config.caption_data._target_.endswith("scene_captions")
     assert (config.caption_data.photos, config.caption_data.count, config.captioner.width) == (None, 24, 16)
     assert list(config.reward.weights) == ["clips"]
 

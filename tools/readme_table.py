@@ -4,15 +4,12 @@ import re
 import sys
 from pathlib import Path
 
-import yaml
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from utils.command_line import option_names, short_name  # noqa: E402
+from utils.command_line import CONFIGS, groups_of, option_names, parts, short_name  # noqa: E402
 
 README = ROOT / "README.md"
-CONFIGS = ROOT / "configs"
 BEGIN = "<!-- arguments: made by tools/readme_table.py -->"
 END = "<!-- end of arguments -->"
 _KEY = re.compile(r"(?P<key>\w+): (?P<default>\S.*?)(?:  # (?P<meaning>.*))?")
@@ -21,24 +18,15 @@ Rows = dict[str, tuple[str, str]]  # key: default, meaning
 
 def table() -> str:
     """A row for each key: groups first (their options are the files of the group's folder), then the plain keys."""
-    groups, keys = _rows("extract")
-    lines = ["| key | default | meaning |", "|---|---|---|"]
+    groups: Rows = {}
+    keys: Rows = {}
+    for config, text in parts("extract"):
+        groups |= {short_name(group): _group(group, chosen) for group, chosen in groups_of(config).items()}
+        matches = [match for line in text.splitlines() if (match := _KEY.fullmatch(line))]
+        keys |= {m["key"]: (m["default"], (m["meaning"] or "").replace("|", "\\|")) for m in matches}
     rows = groups | {key: row for key, row in keys.items() if key not in groups}
-    return "\n".join(lines + [f"| `{key}` | `{default}` | {meaning} |" for key, (default, meaning) in rows.items()])
-
-
-def _rows(name: str) -> tuple[Rows, Rows]:
-    """Groups and plain keys of a file, and before them those of the files that its defaults list takes in whole."""
-    text = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")
-    groups, keys = {}, {}
-    for default in yaml.safe_load(text).get("defaults", []):
-        if isinstance(default, dict):
-            groups |= {short_name(g): _group(g, chosen) for g, chosen in default.items() if " " not in g}
-        elif default != "_self_":
-            more_groups, more_keys = _rows(default)
-            groups, keys = groups | more_groups, keys | more_keys
-    matches = [match for line in text.splitlines() if (match := _KEY.fullmatch(line))]
-    return groups, keys | {m["key"]: (m["default"], (m["meaning"] or "").replace("|", "\\|")) for m in matches}
+    lines = [f"| `{key}` | `{default}` | {meaning} |" for key, (default, meaning) in rows.items()]
+    return "\n".join(["| key | default | meaning |", "|---|---|---|", *lines])
 
 
 def _group(group: str, chosen: str | list[str] | None) -> tuple[str, str]:

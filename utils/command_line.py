@@ -35,21 +35,25 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     return [_prepare_one(argument, keys, groups, many_runs) for argument in arguments]
 
 
-def known_keys(job: str) -> tuple[set[str], dict[str, str]]:
-    """A job's keys as users type them, and Hydra's names of those that are groups.
+def parts(job: str) -> list[tuple[dict[str, Any], str]]:
+    """Content and text of a job's file, and before it those of what its defaults take in whole (`shared/model`)."""
+    text = (CONFIGS / f"{job}.yaml").read_text(encoding="utf-8")
+    config = yaml.safe_load(text)
+    whole = [each for each in config.get("defaults", []) if isinstance(each, str) and each != "_self_"]
+    return [*(part for each in whole for part in parts(each)), (config, text)]
 
-    Read off the job's file, and off those that its defaults list takes in whole (`shared/model`).
-    """
-    config = yaml.safe_load((CONFIGS / f"{job}.yaml").read_text(encoding="utf-8"))
-    keys, groups = set(config) - {"defaults", "job", "hydra"}, {}
-    for default in config.get("defaults", []):
-        if isinstance(default, dict):
-            own = [group.removeprefix("/") for group in default if not group.startswith("override ")]
-            groups |= {short_name(group): group for group in own}
-        elif default != "_self_":
-            more_keys, more_groups = known_keys(default)
-            keys, groups = keys | more_keys, groups | more_groups
-    return keys | set(groups), groups
+
+def groups_of(config: dict[str, Any]) -> dict[str, Any]:
+    """Hydra's names of the groups in a file's defaults list, and what it chooses of each."""
+    chosen = [each for each in config.get("defaults", []) if isinstance(each, dict)]
+    return {group: option for each in chosen for group, option in each.items() if " " not in group}  # no override
+
+
+def known_keys(job: str) -> tuple[set[str], dict[str, str]]:
+    """A job's keys as users type them, and Hydra's names of those that are groups."""
+    configs = [config for config, _ in parts(job)]
+    groups = {short_name(group): group.removeprefix("/") for config in configs for group in groups_of(config)}
+    return {key for config in configs for key in config}.union(groups) - {"defaults", "job", "hydra"}, groups
 
 
 def short_name(group: str) -> str:

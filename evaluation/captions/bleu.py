@@ -5,15 +5,17 @@ to the guesses of each order, so that a caption without a 4-gram in common still
 """
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from evaluation.captions.caption_set import CaptionSet
-from evaluation.captions.ngrams import MAX_ORDER, Ngram, ngram_counts
 from evaluation.result import Result
 
+MAX_ORDER = 4
+Ngram = tuple[Hashable, ...]
 _TINY, _SMALL = 1e-15, 1e-9
 
 
@@ -44,6 +46,16 @@ class BleuCounts:
     reference_length: int
     guesses: list[int]
     matches: list[int]
+
+
+def ngram_counts(words: Sequence[Hashable]) -> Counter[Ngram]:
+    """How often each run of 1 to `MAX_ORDER` words occurs. Words may be strings or numbers of a vocabulary."""
+    if isinstance(words, str):
+        raise TypeError(f"expected a list of words, found the text {words!r}")
+    counts: Counter[Ngram] = Counter()
+    for order in range(1, MAX_ORDER + 1):
+        counts.update(zip(*(words[start:] for start in range(order)), strict=False))
+    return counts
 
 
 def bleu_counts(

@@ -1,7 +1,6 @@
 """The job behind `--config-name caption_evaluate`: anybody's captions, all metrics, one table."""
 
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -10,14 +9,11 @@ from typing import Any
 
 from evaluation.captions import java_metrics
 from evaluation.captions.caption_files import References, find_images, read_predictions, read_references
-from evaluation.captions.caption_report import CaptionReport
-from evaluation.captions.caption_set import CaptionMetric, CaptionSet
-from evaluation.captions.clip_features import ClipFeatures
-from evaluation.report import typed_command
-from evaluation.result import Result
+from evaluation.captions.caption_set import CaptionMetric, CaptionSet, ClipFeatures
+from evaluation.report import origin, write_report
+from evaluation.result import Result, measured
 from evaluation.subject import Subject
 from models.load import ModelChoice
-from store.provenance import software
 from utils.errors import UserError, check_flags, given_path, some
 
 logger = logging.getLogger(__name__)
@@ -50,7 +46,9 @@ def caption_evaluate(
         judge = partial(Subject.load, model, batch_size=batch_size)
         captions = replace(captions, clip=ClipFeatures(load=judge, images=images))
 
-    results, left_out, seconds = _measure(caption_metric, captions)
+    results = measured(caption_metric, captions)
+    failed = {name: result.left_out for name, result in results.items() if result.left_out}
+    results = {name: result for name, result in results.items() if name not in failed}
     counts = {
         "num_images": len(captions.image_ids),
         "num_references": sum(map(len, captions.references)),
@@ -60,12 +58,21 @@ def caption_evaluate(
     _log(counts, captions.clip, only_predicted)
     files = {"predictions": predictions, "references": references, "split": split, "only_predicted": only_predicted}
     looked = {"image_folder": image_folder, "model": captions.clip.facts} if captions.clip else {}
-    reasons = left_out | {name: _why_not(name) for name in java_metrics.NAMES if name not in caption_metric}
-    report = CaptionReport(captions, results, reasons, files | counts | looked, seconds, typed_command(), software())
-    written = report.write(Path(output_path).expanduser())
-    print(report.table())
-    logger.info("written: %s", ", ".join(map(str, written)))
-    return 1 if left_out else 0
+    data = files | counts | looked
+    left_out = failed | {name: java_metrics.why_not(name) for name in java_metrics.NAMES if name not in caption_metric}
+    write_report(
+        Path(output_path).expanduser(),
+        "metrics.json",
+        _content(captions, results, left_out, data),
+        title="Evaluation of captions",
+        sections={
+            "Data": [f"- {key}: `{_short(value)}`" for key, value in data.items()],
+            "Settings": [f"- {name}: `{result.data}`" for name, result in results.items() if result.data],
+        },
+        results=results,
+        left_out=left_out,
+    )
+    return 1 if failed else 0
 
 
 def paired(given: Mapping[str, str], known: References, *, only_predicted: bool) -> CaptionSet:
@@ -83,25 +90,28 @@ def paired(given: Mapping[str, str], known: References, *, only_predicted: bool)
     return CaptionSet.of(captions, known.captions)
 
 
-def _measure(
-    metrics: Mapping[str, CaptionMetric], captions: CaptionSet
-) -> tuple[dict[str, Result], dict[str, str], dict[str, float]]:
-    """Results, reasons why there is none, and how long it took, by metric."""
-    results, left_out, seconds = {}, {}, {}
-    for name, metric in metrics.items():
-        logger.info("%s ...", name)
-        started = time.monotonic()
-        result = metric(captions)
-        seconds[name] = time.monotonic() - started
-        if "left_out" in result.data:
-            left_out[name] = result.data["left_out"]
-        else:
-            results[name] = result
-    return results, left_out, seconds
-
-
-def _why_not(name: str) -> str:
-    return java_metrics.missing(name) or f"not asked for: add {name} to caption_metric"
+def _content(
+    captions: CaptionSet, results: Mapping[str, Result], left_out: Mapping[str, str], data: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Metrics at the top, `bleu` as a list of BLEU-1 to BLEU-4; then how they came about; `per_image` by id."""
+    metrics: dict[str, Any] = {name: value for each in results.values() for name, value in each.metrics.items()}
+    if "bleu_1" in metrics:
+        metrics = {"bleu": [metrics.pop(f"bleu_{order}") for order in (1, 2, 3, 4)]} | metrics
+    details = {name: dict(result.details) for name, result in results.items()}
+    columns = {name: values for each in details.values() for name, values in each.pop("per_image", {}).items()}
+    return {
+        **metrics,
+        "left_out": left_out,
+        "data": data,
+        "settings": {name: result.data for name, result in results.items()},
+        "details": details,
+        "seconds": {name: result.seconds for name, result in results.items()},
+        **origin(),
+        "per_image": {
+            image_id: {"caption": captions.captions[k]} | {name: values[k] for name, values in columns.items()}
+            for k, image_id in enumerate(captions.image_ids)
+        },
+    }
 
 
 def _log(counts: Mapping[str, Any], clip: ClipFeatures | None, only_predicted: bool) -> None:
@@ -113,3 +123,8 @@ def _log(counts: Mapping[str, Any], clip: ClipFeatures | None, only_predicted: b
         logger.warning("%d captions have no words: %s", len(empty), some(empty))
     if clip and not clip.facts:
         logger.warning("image_folder: no metric looked at the images; add clip_s, ref_clip_s or retrieval")
+
+
+def _short(value: Any) -> Any:
+    """Of a long list its length and first elements; metrics.json has all of it."""
+    return f"{len(value)}: {some(value)}" if isinstance(value, list) and len(value) > 5 else value

@@ -6,12 +6,12 @@ Image ids are texts: 42 and "42" are the same image.
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from media.caption_files import CaptionedFile, check_distinct, karpathy_entries, read_captions_csv
+from media.caption_files import check_distinct, karpathy_entries, read_captions_csv
 from media.images import load_image
 from pairs.picture_folders import OpenImage
 from store.record import PREDICTIONS
@@ -74,20 +74,21 @@ def read_references(path: Path, *, split: str | None = None) -> References:
 
     Those of csv files are known by the names of their files, as `--config-name caption` saves captions.
     """
-    where, has_splits = f"references={path}", False
+    where, listed, content = f"references={path}", None, None
     if path.suffix.lower() == ".csv":
-        listed = read_captions_csv(path, key="references")
-        has_splits = any(image.split for image in listed)
-        found = _of_files(listed, [image.stem for image in listed], split if has_splits else None, where)
+        listed = [replace(image, id=image.stem) for image in read_captions_csv(path, key="references")]
     else:
         content = _read_json(path, "references", _REFERENCES)
         if isinstance(content, dict) and "images" in content and "annotations" not in content:
-            listed, has_splits = karpathy_entries(content, where), True
-            found = _of_files(listed, [image.id for image in listed], split, where)
-        else:
-            found = _from_coco_or_plain(path, content)
-    if split and not has_splits:
+            listed = karpathy_entries(content, where)
+    if split and not any(image.split for image in listed or ()):
         raise UserError(f"split={split}: {where} has no splits; leave split out, or give Karpathy's json")
+    if listed is None:
+        found = _from_coco_or_plain(path, content)
+    else:
+        check_distinct([image.id for image in listed], where)
+        chosen = [image for image in listed if image.captions and split in (None, image.split)]
+        found = References({image.id: image.texts for image in chosen}, {image.id: image.files for image in chosen})
     for image_id, captions in found.captions.items():
         for caption in captions:
             _check(path, "references", image_id, caption)
@@ -109,19 +110,6 @@ def find_images(references: References, image_ids: Iterable[str], folder: Path) 
     if missing:
         raise UserError(f"image_folder={folder}: {len(missing)} images are missing: {missing[0]} ...")
     return [partial(load_image, file) for file in files]
-
-
-def _of_files(listed: list[CaptionedFile], ids: list[str], split: str | None, where: str) -> References:
-    chosen = {
-        image_id: image
-        for image_id, image in zip(ids, listed, strict=True)
-        if image.captions and split in (None, image.split)
-    }
-    check_distinct(ids, where)
-    return References(
-        {image_id: image.texts for image_id, image in chosen.items()},
-        {image_id: image.files for image_id, image in chosen.items()},
-    )
 
 
 def _from_coco_or_plain(path: Path, content: Any) -> References:

@@ -1,14 +1,42 @@
 """What is judged (captions with their references), and what a metric of captions is (config group `caption_metric`)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
-from evaluation.captions.clip_features import ClipFeatures
+import numpy as np
+from jaxtyping import Float
+
 from evaluation.captions.tokenizer import Tokens, tokenize
 from evaluation.result import Result
+from evaluation.subject import Subject, unit_rows
+from pairs.picture_folders import OpenImage
 from utils.errors import UserError
+
+
+class ClipFeatures:
+    """CLIP's view of images and captions; rows have length 1. Model and images are read when a metric first asks."""
+
+    def __init__(self, *, load: Callable[[], Subject], images: Sequence[OpenImage]) -> None:
+        self._load = load
+        self._images = images
+
+    @cached_property
+    def subject(self) -> Subject:
+        return self._load()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Which model it was; nothing where no metric has asked yet."""
+        return self.subject.facts if "subject" in vars(self) else {}
+
+    @cached_property
+    def images(self) -> Float[np.ndarray, "n e"]:
+        return unit_rows(self.subject.images(self._images, title="images"))
+
+    def texts(self, texts: Sequence[str]) -> Float[np.ndarray, "m e"]:
+        return unit_rows(self.subject.texts(texts))
 
 
 @dataclass(frozen=True)

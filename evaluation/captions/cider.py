@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from evaluation.captions.bleu import MAX_ORDER, Ngram, ngram_counts
 from evaluation.captions.caption_set import CaptionSet
-from evaluation.captions.ngrams import MAX_ORDER, Ngram, ngram_counts
 from evaluation.result import Result
 from store.atomic import atomic_write
 from store.plain_json import encode

@@ -1,4 +1,6 @@
-"""CLIP-S and RefCLIP-S (Hessel et al. 2021): how near a caption is to its image, and to its references besides.
+"""Metrics that look at the images: CLIP-S and RefCLIP-S (Hessel et al. 2021), and retrieval of images by captions.
+
+How near is a caption to its image, and to its references besides? Which image is meant, among all of them?
 
 The paper's numbers are those of ViT-B/32. RefCLIP-S follows jmhessel/clipscore, where 2.5 is on the side of the image
 only; code built on CLIP-S has it on both (`reference_scale=2.5`).
@@ -8,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from evaluation.captions.caption_set import CaptionSet
+from evaluation.clip.retrieval import rank_metrics, text_to_image_ranks
 from evaluation.result import Result
 from models.clip_s import PREFIX, clip_s, prefixed
 from utils.errors import check_number, check_text
@@ -46,6 +49,19 @@ class RefClipS:
         )
         return _result(
             "ref_clip_s", harmonic_mean(clip_s(clip.images, texts), self.reference_scale * near), self.prefix
+        )
+
+
+class CaptionRetrieval:
+    """Text to image, without prefix. Ties count against the caption: captions that are all the same find nothing."""
+
+    def __call__(self, captions: CaptionSet) -> Result:
+        clip = captions.need_clip("retrieval")
+        ranks = text_to_image_ranks(clip.images, clip.texts(captions.captions), np.arange(len(captions.captions)))
+        return Result(
+            data={"num_candidates": len(ranks)},
+            metrics={f"text_to_image_{key}": value for key, value in rank_metrics(ranks).items()},
+            details={"per_image": {"text_to_image_rank": ranks.tolist()}},
         )
 
 

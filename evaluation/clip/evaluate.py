@@ -1,18 +1,15 @@
 """The job behind `--config-name evaluate`: one model, several evaluations, one table."""
 
-import logging
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from evaluation.report import Report, typed_command
-from evaluation.result import Evaluation
+from evaluation.report import origin, write_report
+from evaluation.result import Result, measured
 from evaluation.subject import Subject
 from models.load import ModelChoice
-from store.provenance import software
 from utils.errors import UserError
 
-logger = logging.getLogger(__name__)
+Evaluation = Callable[[Subject], Result]  # the options of the config group: classes, which check their arguments
 
 
 def evaluate(
@@ -26,14 +23,19 @@ def evaluate(
     if not evaluation:
         raise UserError("evaluation=[]: expected zero_shot, linear_probe, retrieval, sts, geometry, or a list of them")
     subject = Subject.load(model, batch_size=batch_size)
-    results, seconds = {}, {}
-    for name, measure in evaluation.items():
-        logger.info("%s ...", name)
-        started = time.monotonic()
-        results[name] = measure(subject)
-        seconds[name] = time.monotonic() - started
-    report = Report(subject.facts, typed_command(), software(), results, seconds)
-    written = report.write(Path(output_path) / subject.folder)
-    print(report.table())
-    logger.info("written: %s", ", ".join(map(str, written)))
+    results = measured(evaluation, subject)
+    facts = ("data", "metrics", "details", "seconds")
+    evaluations = {name: {fact: getattr(result, fact) for fact in facts} for name, result in results.items()}
+    data = {name: ", ".join(f"{key} `{value}`" for key, value in each.data.items()) for name, each in results.items()}
+    write_report(
+        Path(output_path) / subject.folder,
+        "results.json",
+        {"model": subject.facts, **origin(), "evaluations": evaluations},
+        title=f"Evaluation of {subject.facts['model_name']}",
+        sections={
+            "Model": [f"- {key}: `{value}`" for key, value in subject.facts.items()],
+            "Data": [f"- {name}: {listed}" for name, listed in data.items()],
+        },
+        results=results,
+    )
     return 0

@@ -46,22 +46,24 @@ def text_to_image_ranks(
     images: Float[np.ndarray, "n e"], texts: Float[np.ndarray, "m e"], image_of: Int64[np.ndarray, " m"]
 ) -> Int64[np.ndarray, " m"]:
     """For every text, 1 + the number of other images at least as near as its own. Rows of length 1."""
-    ranks = [np.empty(0, dtype=np.int64)]
-    for start in range(0, len(texts), _ROWS):
-        cosines = texts[start : start + _ROWS] @ images.T
-        own = image_of[start : start + _ROWS, None]
-        ranks.append((cosines >= np.take_along_axis(cosines, own, axis=1) - TIE).sum(axis=1))  # its own counts as the 1
-    return np.concatenate(ranks)
+    return _ranks(texts, images, image_of, np.arange(len(images)))
 
 
 def image_to_text_ranks(
     images: Float[np.ndarray, "n e"], texts: Float[np.ndarray, "m e"], image_of: Int64[np.ndarray, " m"]
 ) -> Int64[np.ndarray, " n"]:
     """For every image, 1 + the number of other images' texts at least as near as the best of its own."""
+    return _ranks(images, texts, np.arange(len(images)), image_of)
+
+
+def _ranks(
+    queries: np.ndarray, found: np.ndarray, of_query: np.ndarray, of_found: np.ndarray
+) -> Int64[np.ndarray, " queries"]:
+    """A query's own are those of the same number (`of_query`, `of_found`)."""
     ranks = [np.empty(0, dtype=np.int64)]
-    for start in range(0, len(images), _ROWS):
-        cosines = images[start : start + _ROWS] @ texts.T
-        own = image_of[None, :] == np.arange(start, start + len(cosines))[:, None]
+    for start in range(0, len(queries), _ROWS):
+        cosines = queries[start : start + _ROWS] @ found.T
+        own = of_query[start : start + _ROWS, None] == of_found
         best = np.where(own, cosines, -np.inf).max(axis=1, keepdims=True)
         ranks.append(1 + ((cosines >= best - TIE) & ~own).sum(axis=1))
     return np.concatenate(ranks)

@@ -13,9 +13,8 @@ from jaxtyping import Float
 
 from utils.errors import UserError
 
-YEARS = (2012, 2013, 2014, 2015, 2016)
 SIX = ("STS12", "STS13", "STS14", "STS15", "STS16", "SICK-R")  # whose mean is the usual figure
-_NO_MSRVID = " without MSRvid"  # whose licence keeps it out of the copy mentioned above
+Row = tuple[float, str, str]  # score, sentence, sentence
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,10 @@ def read_sts(folder: str | None, stsb_path: str | None) -> list[ScoredPairs]:
         root = Path(folder).expanduser()
         if not root.is_dir():
             raise UserError(f"sts_path={folder}: no such folder; expected semeval-sts/ and sick2014/ in it")
-        tasks += [_read_year(root / "semeval-sts" / str(year), year) for year in YEARS]
-        tasks.append(_read_sick(root / "sick2014" / "SICK_test_annotated.txt"))
+        tasks += [_read_task(root, name) for name in SIX]
     if stsb_path:
-        tasks.append(_read_stsb(Path(stsb_path).expanduser()))
-    found = [task for task in tasks if task]
+        tasks.append(_pairs("STS-B", _read_stsb(Path(stsb_path).expanduser())))
+    found = [task for task in tasks if task.first]
     if not found:
         raise UserError(
             f"sts_path={folder}, stsb_path={stsb_path}: no scored pairs there; expected the folder data/sts of "
@@ -47,30 +45,31 @@ def read_sts(folder: str | None, stsb_path: str | None) -> list[ScoredPairs]:
     return found
 
 
-def _read_year(folder: Path, year: int) -> ScoredPairs | None:
-    """`score<TAB>sentence<TAB>sentence`; the sub-corpora of a year are pooled."""
-    files = sorted(folder.glob("*.test.tsv"))
-    rows = [row for file in files for row in _rows(file, score=0, first=1, second=2)]
-    note = _NO_MSRVID if year == 2012 and not any("MSRvid" in file.name for file in files) else ""
-    return _pairs(f"STS{year % 100}", rows, note)
+def _read_task(root: Path, name: str) -> ScoredPairs:
+    """SICK: `pair_ID, sentence_A, sentence_B, relatedness_score, entailment_judgment` with a header line.
+
+    STS: `score<TAB>sentence<TAB>sentence`; the sub-corpora of a year are pooled. The licence of MSRvid (2012) keeps it
+    out of the copy mentioned above.
+    """
+    if name == "SICK-R":
+        files, columns, header = sorted(root.glob("sick2014/SICK_test_annotated.txt")), (3, 1, 2), True
+    else:
+        files, columns, header = sorted(root.glob(f"semeval-sts/20{name[3:]}/*.test.tsv")), (0, 1, 2), False
+    partly = name == "STS12" and not any("MSRvid" in file.name for file in files)
+    rows = [row for file in files for row in _rows(file, *columns, header=header)]
+    return _pairs(name, rows, " without MSRvid" if partly else "")
 
 
-def _read_sick(file: Path) -> ScoredPairs | None:
-    """`pair_ID, sentence_A, sentence_B, relatedness_score, entailment_judgment` with a header line."""
-    return _pairs("SICK-R", _rows(file, first=1, second=2, score=3, header=True)) if file.is_file() else None
-
-
-def _read_stsb(file: Path) -> ScoredPairs | None:
+def _read_stsb(file: Path) -> list[Row]:
     """`sentence,sentence,score` without a header line."""
     try:
         with file.open(newline="", encoding="utf-8") as lines:
-            rows = [(float(row[2]), row[0], row[1]) for row in csv.reader(lines)]
+            return [(float(row[2]), row[0], row[1]) for row in csv.reader(lines)]
     except (OSError, ValueError, IndexError) as error:
         raise UserError(f"stsb_path={file}: expected a csv file with sentence,sentence,score ({error})") from error
-    return _pairs("STS-B", rows)
 
 
-def _rows(file: Path, *, score: int, first: int, second: int, header: bool = False) -> list[tuple[float, str, str]]:
+def _rows(file: Path, score: int, first: int, second: int, *, header: bool) -> list[Row]:
     lines = file.read_text(encoding="utf-8").split("\n")[header:]  # splitlines would also cut inside sentences
     cells = [line.rstrip("\r").split("\t") for line in lines if line.strip()]  # no csv: quotes are part of the text
     try:
@@ -79,13 +78,9 @@ def _rows(file: Path, *, score: int, first: int, second: int, header: bool = Fal
         raise UserError(f"{file}: expected score and two sentences, separated by tabs ({error})") from error
 
 
-def _pairs(name: str, rows: list[tuple[float, str, str]], note: str = "") -> ScoredPairs | None:
-    if not rows:
-        return None
-    scores, first, second = zip(*rows, strict=True)
-    return ScoredPairs(
-        name, [_clean(text) for text in first], [_clean(text) for text in second], np.array(scores), note
-    )
+def _pairs(name: str, rows: list[Row], note: str = "") -> ScoredPairs:
+    first, second = [_clean(row[1]) for row in rows], [_clean(row[2]) for row in rows]
+    return ScoredPairs(name, first, second, np.array([row[0] for row in rows]), note)
 
 
 def _clean(text: str) -> str:

@@ -5,17 +5,17 @@ Radford et al. 2021, section 3.1, with the template ensembles of openai/CLIP's n
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int64
 from matplotlib.axes import Axes
 
-from evaluation.clip.templates import class_weights, find_templates
 from evaluation.result import Result
 from evaluation.subject import Subject, unit_rows
-from pairs.class_images import class_images
+from pairs.class_images import class_images, read_lines
+from utils.errors import UserError
 
+TEMPLATES = {"none": ["{}"], "photo": ["a photo of a {}"]}
 TIE = 1e-6  # scores nearer than this differ by rounding only
 
 
@@ -40,7 +40,13 @@ class ZeroShotClassification:
         names = self.images.class_names
         per_class = 100 * np.diag(confusion) / np.maximum(confusion.sum(axis=1), 1)
         return Result(
-            data=self._data(),
+            data={
+                "class_images_path": self.images.path,
+                "num_images": len(self.images.labels),
+                "num_classes": len(names),
+                "templates": self._templates_name,
+                "num_templates": len(self.templates),
+            },
             metrics=metrics,
             details={
                 "class_names": names,
@@ -50,14 +56,32 @@ class ZeroShotClassification:
             plots={"confusion": partial(plot_confusion, confusion=confusion, names=names)},
         )
 
-    def _data(self) -> dict[str, Any]:
-        return {
-            "class_images_path": self.images.path,
-            "num_images": len(self.images.labels),
-            "num_classes": len(self.images.class_names),
-            "templates": self._templates_name,
-            "num_templates": len(self.templates),
-        }
+
+def find_templates(name: str | Sequence[str]) -> list[str]:
+    """Sentences around a class name: `none`, `photo`, `imagenet80` (OpenAI's for ImageNet), a text file with one a
+    line, or templates themselves.
+    """
+    if isinstance(name, str) and name in TEMPLATES:
+        return TEMPLATES[name]
+    if name == "imagenet80":
+        from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES  # late: slow to import
+
+        return [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
+    if isinstance(name, str):
+        name = [name] if "{}" in name else read_lines(name, key="templates", options=[*TEMPLATES, "imagenet80"])
+    wrong = [template for template in name if template.count("{}") != 1]
+    if wrong:
+        raise UserError(f"templates: expected one {{}} for the class's name, found {wrong[0]!r}")
+    return list(name)
+
+
+def class_weights(
+    subject: Subject, class_names: Sequence[str], templates: Sequence[str]
+) -> Float[np.ndarray, "classes e"]:
+    """For each class the mean of the normalised features of its sentences, normalised again (openai/CLIP)."""
+    texts = [template.replace("{}", name) for name in class_names for template in templates]
+    features = unit_rows(subject.texts(texts)).reshape(len(class_names), len(templates), -1)
+    return unit_rows(features.mean(axis=1))
 
 
 def accuracies(scores: Float[np.ndarray, "n classes"], labels: Int64[np.ndarray, " n"]) -> dict[str, float]:

@@ -10,8 +10,13 @@ from PIL import Image
 from scipy.optimize import minimize
 
 from evaluation.clip.linear_probe import LinearProbe, choose_penalty, fit
-from evaluation.clip.templates import class_weights, find_templates
-from evaluation.clip.zero_shot import ZeroShotClassification, accuracies, confusion_matrix
+from evaluation.clip.zero_shot import (
+    ZeroShotClassification,
+    accuracies,
+    class_weights,
+    confusion_matrix,
+    find_templates,
+)
 from evaluation.subject import unit_rows
 from pairs.class_images import class_images
 from tests.helpers.shared_data import SHARED

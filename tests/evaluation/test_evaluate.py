@@ -11,7 +11,7 @@ from PIL import Image
 
 from evaluation.clip.evaluate import evaluate
 from evaluation.clip.retrieval import Retrieval
-from evaluation.report import Report, rounded
+from evaluation.report import rounded, table, write_report
 from evaluation.result import Result
 from evaluation.subject import Subject
 from models.load import ModelChoice
@@ -130,17 +130,18 @@ def test_report_survives_a_failure_on_the_way(tmp_path):
     def fails(axes):
         raise RuntimeError("no plot")
 
-    facts = {"model_name": "x"}
-    Report(facts, "command", {}, {"a": Result({}, {"value": 1.0})}, {"a": 0.0}).write(tmp_path)
+    def write(command, **results):
+        write_report(tmp_path, "results.json", {"command": command}, title="x", sections={}, results=results)
+
+    write("command", a=Result({}, {"value": 1.0}))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(RuntimeError, match="no plot"):
-        Report(facts, "other", {}, {"a": Result({}, {"value": 2.0}, plots={"p": fails})}, {"a": 0.0}).write(tmp_path)
+        write("other", a=Result({}, {"value": 2.0}, plots={"p": fails}))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_table_reads_as_markdown():
-    report = Report({"model_name": "x"}, "c", {}, {"sts": Result({}, {"rho": 0.51234, "n": 12.0})}, {"sts": 1.0})
-    assert report.table().splitlines() == [
+    assert table({"sts": Result({}, {"rho": 0.51234, "n": 12.0})}).splitlines() == [
         "| evaluation | metric |  value |",
         "| ---------- | ------ | -----: |",
         "| sts        | rho    | 0.5123 |",

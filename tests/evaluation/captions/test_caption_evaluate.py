@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -376,15 +376,15 @@ def test_java_metrics_are_left_out_where_they_cannot_be(folder: Path, capsys: py
 
 
 @pytest.mark.usefixtures("no_java")
-@pytest.mark.parametrize("metric", [java_metrics.Meteor, java_metrics.Spice])
-def test_asked_for_by_name_they_are_an_error_before_anything_starts(metric: type) -> None:
+@pytest.mark.parametrize("name", java_metrics.NAMES)
+def test_asked_for_by_name_they_are_an_error_before_anything_starts(name: Literal["meteor", "spice"]) -> None:
     with pytest.raises(UserError, match="needs pycocoevalcap and Java; or leave it out"):
-        metric()
+        java_metrics.JavaMetric(name=name)
 
 
 def test_a_metric_that_fails_does_not_take_the_others_along(folder: Path) -> None:
     def fails(captions: CaptionSet) -> Result:
-        return Result(data={"left_out": "CalledProcessError: java ended with 1"}, metrics={})
+        return Result(data={}, metrics={}, left_out="CalledProcessError: java ended with 1")
 
     written = evaluated(folder, caption_metric=language_metrics() | {"meteor": fails})
     assert written["status"] == 1
@@ -417,16 +417,16 @@ def test_they_go_through_pycocoevalcap(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.delenv("JAVA_TOOL_OPTIONS", raising=False)
     captions = CaptionSet.of(CAPTIONS, REFERENCES)
     assert java_metrics.missing("meteor") is None
-    meteor = java_metrics.Meteor()(captions)
+    meteor = java_metrics.JavaMetric(name="meteor")(captions)
     assert meteor.details["per_image"]["meteor"] == pytest.approx([2.6, 2.3, 2.6])
     with pytest.raises(UserError, match=r"needs CoreNLP 3\.6\.0"):
-        java_metrics.Spice()
+        java_metrics.JavaMetric(name="spice")
     (tmp_path / "pycocoevalcap" / "spice" / "lib" / "stanford-corenlp-3.6.0-models.jar").touch()
-    spice = java_metrics.Spice()
+    spice = java_metrics.JavaMetric(name="spice")
     assert spice(captions).details["per_image"]["spice"] == meteor.details["per_image"]["meteor"]
     broken = spice(CaptionSet.of({"1": "broken"}, REFERENCES))
     assert broken.metrics == {}
-    assert "CalledProcessError" in broken.data["left_out"]
+    assert "CalledProcessError" in broken.left_out
     assert "JAVA_TOOL_OPTIONS" not in java_metrics.os.environ
 
 

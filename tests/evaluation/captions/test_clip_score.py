@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.captions.caption_retrieval import CaptionRetrieval
-from evaluation.captions.caption_set import CaptionSet
-from evaluation.captions.clip_features import ClipFeatures
+from evaluation.captions.caption_set import CaptionSet, ClipFeatures
 from evaluation.captions.clip_score import (
     PREFIX,
+    CaptionRetrieval,
     ClipS,
     RefClipS,
     clip_s,
