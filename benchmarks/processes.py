@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from models.clip.model import Architecture
+from tests.helpers.architectures import Architecture
 
 REPO = Path(__file__).resolve().parents[1]
 TINY = Architecture(16, resolution=32, vision_layers=1, vision_width=64, patch_size=16, text_width=64, text_layers=1)

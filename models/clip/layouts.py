@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.errors import UserError
+from utils.errors import UserError, first_line
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "ema", "ema_state_dict")
 # Saved beside the weights by some tools; they hold sizes or tables, not weights.
@@ -158,7 +158,7 @@ def _read_torchscript(file: Path) -> Mapping[str, Any]:
         try:
             return torch.jit.load(str(file), map_location="cpu").state_dict()
         except RuntimeError as error:
-            raise UserError(f"{file}: not a readable TorchScript archive ({_first_line(error)})") from error
+            raise UserError(f"{file}: not a readable TorchScript archive ({first_line(error)})") from error
 
 
 def _read_safetensors(file: Path) -> Mapping[str, Any]:
@@ -168,7 +168,7 @@ def _read_safetensors(file: Path) -> Mapping[str, Any]:
     try:
         return load_file(file)
     except SafetensorError as error:
-        raise UserError(f"{file}: not a readable safetensors file ({_first_line(error)})") from error
+        raise UserError(f"{file}: not a readable safetensors file ({first_line(error)})") from error
 
 
 def _read_pickle(file: Path) -> Mapping[str, Any]:
@@ -178,17 +178,13 @@ def _read_pickle(file: Path) -> Mapping[str, Any]:
     except UnpicklingError as error:
         raise UserError(
             f"{file}: holds Python objects that are not safe to load, or is no checkpoint at all "
-            f"({_first_line(error)}); save model.state_dict() alone and use that file"
+            f"({first_line(error)}); save model.state_dict() alone and use that file"
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError) as error:
-        raise UserError(f"{file}: not a readable checkpoint, truncated perhaps ({_first_line(error)})") from error
+        raise UserError(f"{file}: not a readable checkpoint, truncated perhaps ({first_line(error)})") from error
     if not isinstance(content, Mapping):
         raise UserError(f"{file}: expected a state dict, found {type(content).__name__}; save model.state_dict()")
     return content
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
 
 
 def _unwrap(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
