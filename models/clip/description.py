@@ -18,6 +18,7 @@ from models.clip.mixer import TextMixer, VisionMixer
 from models.clip.model import CLIP, CLIPImageTower, CLIPTextTower, Trainable
 from models.clip.text import TextTransformer
 from models.clip.vision import REDUCTION, ModifiedResNet, VisionTransformer
+from store.plain_json import plain
 from utils.errors import UserError
 
 HUB_TOWERS = (TimmTower.__name__, DistilBertTower.__name__)
@@ -36,7 +37,10 @@ Tower = TypeVar("Tower")
 
 def describe(model: CLIP) -> dict[str, Any]:
     """Plain JSON from which `build` makes the same model, apart from its weights."""
-    return {name: _describe(getattr(model, name)) for name in ("visual", "text")}
+    towers: dict[str, Trainable] = {"visual": model.visual, "text": model.text}
+    return {
+        name: {"tower": type(tower).__name__, "arguments": plain(tower.arguments)} for name, tower in towers.items()
+    }
 
 
 def told_by_shapes(model: CLIP) -> bool:
@@ -45,14 +49,6 @@ def told_by_shapes(model: CLIP) -> bool:
         return describe(build_empty(infer(model.state_dict()))) == describe(model)
     except (KeyError, ValueError, UserError):
         return False
-
-
-def _describe(tower: Trainable) -> dict[str, Any]:
-    return {"tower": type(tower).__name__, "arguments": {key: _plain(value) for key, value in tower.arguments.items()}}
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def build(description: Mapping[str, Any], *, activation: str | None = None) -> CLIP:
