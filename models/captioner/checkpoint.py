@@ -12,7 +12,7 @@ from models.captioner.vocabulary import Vocabulary
 from models.clip.description import WithoutInitialWeights
 from store.atomic import atomic_write
 from store.plain_json import plain
-from utils.errors import UserError, did_you_mean, first_line
+from utils.errors import UserError, did_you_mean
 
 EMBEDDED = {"tiny": Path(__file__).parent / "checkpoints" / "tiny.pt"}  # comes with the project: works offline
 KEYS = ("captioner", "arguments", "words", "features")
@@ -71,7 +71,8 @@ def load_captioner(path: Path) -> LoadedCaptioner:
             model = Captioner(**content["arguments"])
         model.load_state_dict(content["captioner"])
     except (UserError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{path}: a captioner whose parts do not fit ({first_line(error)})") from error
+        found = " ".join(str(error).split())[:160]
+        raise UserError(f"{path}: a captioner whose parts do not fit ({found})") from error
     if len(vocabulary) != model.vocab_size:
         raise UserError(f"{path}: {len(vocabulary)} words, but a captioner of {model.vocab_size}")
     return LoadedCaptioner(model.eval(), vocabulary, content["features"])
