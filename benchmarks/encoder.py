@@ -16,7 +16,8 @@ from torch import Tensor
 
 from extraction.encoder import Encoder
 from extraction.preprocess import normalize
-from models.clip.model import ARCHITECTURES, CLIP
+from models.clip.model import CLIP
+from tests.helpers.architectures import ARCHITECTURES
 
 
 def seconds(run: Callable[[], object], repeat: int) -> float:

@@ -20,8 +20,8 @@ from extraction.extractor import FeatureExtractor
 from extraction.pipeline import extract
 from media.inputs import find_inputs
 from models.clip import ExtractCLIP
-from models.clip.model import ARCHITECTURES
 from store.forms import SaveNumpy
+from tests.helpers.architectures import ARCHITECTURES
 
 SAMPLE = Path(__file__).resolve().parents[1] / "sample"
 SIZE = (640, 480)

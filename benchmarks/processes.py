@@ -25,7 +25,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from extraction.batching import Encoded, End, Sample, Start
+from extraction.batching import Encoded, End, Prepared, Start
 from extraction.pipeline import extract
 from media.inputs import find_inputs
 from store import items
@@ -54,16 +54,16 @@ class Pixels:
     def streams(self) -> dict[str, Any]:
         return {kind: Pixels(kind) for kind in ("video", "image")}
 
-    def read(self, item: Item) -> Iterator[Start | Sample | End]:
+    def read(self, item: Item) -> Iterator[Start | Prepared | End]:
         source = item_source(item)
         yield Start(1)
         if self.kind == "image":
             with Image.open(item.path) as image:
-                yield Sample(np.asarray(image))
+                yield Prepared(np.asarray(image))
         else:
             with av.open(str(item.path)) as container:
                 for number, frame in enumerate(container.decode(video=0)):
-                    yield Sample(frame.to_ndarray(format="rgb24"), float(number), float(number))
+                    yield Prepared(frame.to_ndarray(format="rgb24"), float(number), float(number))
         yield End(source=source)
 
     def encode(self, contents: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

@@ -40,8 +40,19 @@ class Encoder:
         """
         for name in wanted:
             check_option("features", name, FEATURES)
+        visual = self.model.visual
         try:
-            return {name: values.cpu().numpy() for name, values in self._features(pixels, wanted, grid_pool).items()}
+            batch = normalize(pixels.to(self.device, non_blocking=True), visual.mean, visual.std)
+            if "grid" not in wanted:
+                found = {"global": self.model.encode_image(batch)}
+            else:
+                grid_shape(visual, grid_pool)
+                outputs = visual.trunk(batch.to(visual.dtype))
+                pooled = F.avg_pool2d(visual.grid(outputs).float(), grid_pool)
+                found = {"grid": pooled.flatten(2).transpose(1, 2)}
+                if "global" in wanted:
+                    found["global"] = visual.head(outputs)
+            return {name: values.float().cpu().numpy() for name, values in found.items()}
         except torch.OutOfMemoryError:
             if len(pixels) == 1:
                 raise
@@ -49,21 +60,6 @@ class Encoder:
             self.features(half, wanted=wanted, grid_pool=grid_pool) for half in pixels.split((len(pixels) + 1) // 2)
         ]
         return {name: np.concatenate([half[name] for half in halves]) for name in wanted}
-
-    def _features(
-        self, pixels: UInt8[Tensor, "b 3 n n"], wanted: Sequence[str], grid_pool: int
-    ) -> dict[str, Float[Tensor, "b ..."]]:
-        visual = self.model.visual
-        batch = normalize(pixels.to(self.device, non_blocking=True), visual.mean, visual.std)
-        if "grid" not in wanted:
-            return {"global": self.model.encode_image(batch).float()}
-        shape = grid_shape(visual, grid_pool)
-        outputs = visual.trunk(batch.to(visual.dtype))
-        pooled = F.avg_pool2d(visual.grid(outputs).float(), grid_pool)
-        features = {"grid": pooled.flatten(2).transpose(1, 2).reshape(len(batch), *shape)}
-        if "global" in wanted:
-            features["global"] = visual.head(outputs).float()
-        return features
 
     def texts(self, texts: list[str], *, batch_size: int = 256, truncate: bool = False) -> Float[np.ndarray, "n e"]:
         tokens = self.model.tokenize(texts, truncate=truncate)

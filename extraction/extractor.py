@@ -25,36 +25,33 @@ from utils.types import Features, Item, Show
 class ModelFeatures:
     """What a model makes of prepared pictures: arrays by name, that of the global ones is `feature_type`."""
 
+    model: LoadedModel
     encoder: Encoder
-    feature_type: str
+    options: FeatureOptions
     folder: str  # of the results: "clip/ViT-B_32"
     settings: Mapping[str, Any]
-    weights: str
-    options: FeatureOptions
-    wanted: tuple[str, ...]  # "global", "grid"
     predictor: TextPredictor | None = None
 
     def encode(self, contents: Sequence[Tensor]) -> dict[str, np.ndarray]:
         pixels = torch.stack(list(contents))
-        found = self.encoder.features(pixels, wanted=self.wanted, grid_pool=self.options.grid_pool)
-        return {self.feature_type if name == "global" else name: values for name, values in found.items()}
+        found = self.encoder.features(pixels, wanted=self.options.wanted, grid_pool=self.options.grid_pool)
+        return {self.model.feature_type if name == "global" else name: values for name, values in found.items()}
 
     def finish(self, encoded: Encoded, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Features:
         """With `arrays` behind the features: float32, grids as `grid_dtype`, global ones of length 1 if asked for."""
-        dtypes, found = {"grid": self.options.grid_dtype}, {}
+        whole, dtypes, found = self.model.feature_type, {"grid": self.options.grid_dtype}, {}
         for name, values in encoded.features.items():
             found[name] = values.astype(dtypes.get(name, "float32"), copy=False)
         predictions = []
         if self.predictor:
-            best = self.predictor.predict(found[self.feature_type])
+            best = self.predictor.predict(found[whole])
             predictions = [{"timestamp_ms": at * 1000} | row for at, row in zip(encoded.seconds, best, strict=True)]
-        if self.options.normalize and self.feature_type in found:
-            values = found[self.feature_type]
-            found[self.feature_type] = values / np.linalg.norm(values, axis=1, keepdims=True)
+        if self.options.normalize and whole in found:
+            found[whole] = found[whole] / np.linalg.norm(found[whole], axis=1, keepdims=True)
         provenance = {
             **encoded.end.facts,
             "rows": encoded.rows,
-            "weights": self.weights,
+            "weights": self.model.weights,
             "device": str(self.encoder.device),
         }
         end, found = encoded.end, found | dict(arrays)
@@ -94,9 +91,7 @@ class FeatureExtractor:
         encoder = Encoder(model.model, device=model.device, precision=model.precision)
         predictor = TextPredictor.from_texts(encoder, features.texts) if features.show_pred else None
         settings = {**model.settings, **_settings(encoder, features, predictor)}
-        output = ModelFeatures(
-            encoder, model.feature_type, self.folder, settings, model.weights, features, features.wanted, predictor
-        )
+        output = ModelFeatures(model, encoder, features, self.folder, settings, predictor)
         # An image and its captions share their id, so not one folder.
         of_texts = replace(output, folder=f"{self.folder}_texts", predictor=None)
         self.videos = Videos(output, prepare, frames)

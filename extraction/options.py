@@ -81,11 +81,12 @@ class FeatureOptions:
         check_option("grid_dtype", self.grid_dtype, get_args(GridDtype))
         check_option("text_overflow", self.text_overflow, get_args(TextOverflow))
         check_flags(normalize=self.normalize, show_pred=self.show_pred)
-        if not self._listed:
+        listed = [self.features] if isinstance(self.features, str) else list(self.features)
+        if not listed:
             raise UserError("features=[]: expected global, grid or both")
-        for feature in self._listed:
+        for feature in listed:
             check_option("features", feature, get_args(Feature))
-        if self.show_pred and "global" not in self._listed:
+        if self.show_pred and "global" not in listed:
             raise UserError("show_pred=true compares whole frames with texts: give features=global or [global, grid]")
         if self.show_pred and self.texts == []:
             raise UserError("pred_texts=[]: expected texts, or null for the 400 classes of Kinetics")
@@ -93,19 +94,13 @@ class FeatureOptions:
     @property
     def wanted(self) -> tuple[Feature, ...]:
         """Of "global" and "grid", in this order."""
-        return tuple(feature for feature in get_args(Feature) if feature in self._listed)
+        listed = (self.features,) if isinstance(self.features, str) else self.features
+        return tuple(feature for feature in get_args(Feature) if feature in listed)
 
     @property
     def texts(self) -> list[str] | None:
         """`pred_texts` as a list."""
         if self.pred_texts is None:
             return None
-        return (
-            [str(text) for text in self.pred_texts]
-            if isinstance(self.pred_texts, list | tuple)
-            else [str(self.pred_texts)]
-        )
-
-    @property
-    def _listed(self) -> Sequence[str]:
-        return [self.features] if isinstance(self.features, str) else list(self.features)
+        listed = self.pred_texts if isinstance(self.pred_texts, list | tuple) else [self.pred_texts]
+        return [str(text) for text in listed]

@@ -80,9 +80,13 @@ def resolve(precision: Precision, device: torch.device) -> Precision:
     check_option("precision", precision, get_args(Precision))
     if precision == "auto":
         return "fp16" if device.type == "cuda" else "fp32"
-    if precision == "int8":
-        _check_int8(device)
-    elif precision in HALF and device.type == "cpu" and not _computes(HALF[precision]):
+    if precision == "int8" and device.type != "cpu":
+        raise UserError(f"precision=int8 runs on the CPU, found device={device}; use fp16 or bf16 there")
+    if precision == "int8" and not (
+        hasattr(torch.ops.quantized, "linear_dynamic") and "onednn" in torch.backends.quantized.supported_engines
+    ):
+        raise UserError(f"precision=int8 is not in this PyTorch ({torch.__version__}); use precision=bf16")
+    if precision in HALF and device.type == "cpu" and not _computes(HALF[precision]):
         raise UserError(f"precision={precision} does not run on the CPU with PyTorch {torch.__version__}; use fp32")
     return precision
 
@@ -128,13 +132,6 @@ def autocast(model: nn.Module, device: torch.device) -> AbstractContextManager[A
     """For the passes of a module that `convert` may have brought to half precision; nothing for one in float32."""
     dtype = weights_dtype(model)
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
-
-
-def _check_int8(device: torch.device) -> None:
-    if device.type != "cpu":
-        raise UserError(f"precision=int8 runs on the CPU, found device={device}; use fp16 or bf16 there")
-    if not hasattr(torch.ops.quantized, "linear_dynamic") or "onednn" not in torch.backends.quantized.supported_engines:
-        raise UserError(f"precision=int8 is not in this PyTorch ({torch.__version__}); use precision=bf16")
 
 
 @cache

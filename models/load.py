@@ -6,11 +6,12 @@ A family is a folder `models/<feature_type>/` with a module `family`, found by i
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
+import models
 from extraction.extractor import FeatureExtractor
 from extraction.options import FeatureOptions, FrameOptions, PictureOptions
 from extraction.precision import Precision, resolve, usable_device
@@ -56,7 +57,7 @@ def load(choice: ModelChoice) -> LoadedModel:
     of_family = family_load(choice.feature_type)
     if choice.model_name is None:
         raise UserError("model_name: expected a name or a path, found nothing")
-    found = of_family(str(choice.model_name), **dict(_for_family(choice, of_family)))
+    found = of_family(str(choice.model_name), **_for_family(choice, of_family))
     settings = {"feature_type": choice.feature_type, "model_name": found.name}
     if found.files:
         settings["weights_sha256"] = files_sha256(found.files)
@@ -73,7 +74,7 @@ def load(choice: ModelChoice) -> LoadedModel:
 
 def family_load(feature_type: str) -> Load:
     """The function `load` of `models/<feature_type>/family.py`."""
-    families = sorted(path.parent.name for place in _places() for path in Path(place).glob("*/family.py"))
+    families = sorted(path.parent.name for place in models.__path__ for path in Path(place).glob("*/family.py"))
     check_option("feature_type", feature_type, families)
     return importlib.import_module(f"models.{feature_type}.family").load
 
@@ -85,35 +86,31 @@ def extractor(feature_type: str, **options: Any) -> FeatureExtractor:
     for key in options:
         if key not in known or key in ("feature_type", "family"):
             raise UserError(f"{key}: no such option; {did_you_mean(key, known)}Options: {', '.join(known)}")
-    frames, pictures, features, model = (
-        {key: options[key] for key in _names(kind) if key in options}
-        for kind in (FrameOptions, PictureOptions, FeatureOptions, ModelChoice)
-    )
-    of_family = {key: options[key] for key in own if key in options}
-    ready = {"frames": FrameOptions(**frames), "pictures": PictureOptions(**pictures)}
-    ready["features"] = FeatureOptions(**features)
+
+    def of(names: Iterable[str]) -> dict[str, Any]:
+        return {key: options[key] for key in names if key in options}
+
+    checked: dict[str, Any] = {
+        "frames": FrameOptions(**of(_names(FrameOptions))),
+        "pictures": PictureOptions(**of(_names(PictureOptions))),
+        "features": FeatureOptions(**of(_names(FeatureOptions))),
+        **of(["batch_size"]),
+    }
     if "batch_size" in options:
         check_count("batch_size", options["batch_size"])
-        ready["batch_size"] = options["batch_size"]
-    return FeatureExtractor(load(ModelChoice(feature_type=feature_type, **model, family=of_family)), **ready)
+    choice = ModelChoice(feature_type=feature_type, **of(_names(ModelChoice)), family=of(own))
+    return FeatureExtractor(load(choice), **checked)
 
 
-def _for_family(choice: ModelChoice, of_family: Load) -> Iterator[tuple[str, Any]]:
+def _for_family(choice: ModelChoice, of_family: Load) -> dict[str, Any]:
     """Its arguments: what was asked for. UserError for what it does not understand, which would else do nothing."""
-    known = _keywords(of_family)
-    mine = ("feature_type", "model_name", "device", "precision", "family")
-    for each in fields(choice):
-        value = getattr(choice, each.name)
-        if each.name in mine or each.default is MISSING or value == each.default:
-            continue
-        if each.name in known:
-            yield each.name, value
-        elif each.name not in WHERE:
-            raise UserError(f"{each.name}={value}: feature_type={choice.feature_type} has no such option")
-    for key, value in choice.family.items():
-        if key not in known:
+    mine, known = ("feature_type", "model_name", "device", "precision", "family"), _keywords(of_family)
+    values = {each.name: getattr(choice, each.name) for each in fields(choice) if each.name not in mine}
+    asked = {key: value for key, value in values.items() if value != getattr(ModelChoice, key)} | dict(choice.family)
+    for key, value in asked.items():
+        if key not in known and key not in WHERE:
             raise UserError(f"{key}={value}: feature_type={choice.feature_type} has no such option")
-        yield key, value
+    return {key: value for key, value in asked.items() if key in known}
 
 
 def _keywords(function: Load) -> list[str]:
@@ -122,9 +119,3 @@ def _keywords(function: Load) -> list[str]:
 
 def _names(*kinds: Any) -> list[str]:
     return [each.name for kind in kinds for each in fields(kind)]
-
-
-def _places() -> list[str]:
-    import models
-
-    return list(models.__path__)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.clip.model import ARCHITECTURES
+from tests.helpers.architectures import ARCHITECTURES
 from tests.helpers.tiny_clip import write_tiny_checkpoint
 
 pytestmark = pytest.mark.timeout(300)  # several runs of the program in one test

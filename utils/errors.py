@@ -24,6 +24,11 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]}? " if near else ""
 
 
+def first_line(error: BaseException) -> str:
+    """Of its message; its kind where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+
+
 def some(names: Sequence[str]) -> str:
     """The first of many names, for a message."""
     return f"{', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"

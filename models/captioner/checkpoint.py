@@ -71,7 +71,8 @@ def load_captioner(path: Path) -> LoadedCaptioner:
             model = Captioner(**content["arguments"])
         model.load_state_dict(content["captioner"])
     except (UserError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{path}: a captioner whose parts do not fit ({_first_line(error)})") from error
+        found = " ".join(str(error).split())[:160]
+        raise UserError(f"{path}: a captioner whose parts do not fit ({found})") from error
     if len(vocabulary) != model.vocab_size:
         raise UserError(f"{path}: {len(vocabulary)} words, but a captioner of {model.vocab_size}")
     return LoadedCaptioner(model.eval(), vocabulary, content["features"])
@@ -92,7 +93,3 @@ def _read(path: Path) -> dict[str, Any]:
     if missing:
         raise UserError(f"{path}: not a captioner, it lacks {', '.join(missing)}; perhaps a CLIP model's checkpoint")
     return content
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]

@@ -4,20 +4,39 @@ The model stays in the mode it is in: evaluation for captions that are used, tra
 self-critical training draws them.
 """
 
+import math
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-from models.captioner.beam import beam_search
-from models.captioner.constraints import constraints_of
-from models.captioner.decoded import Beams, Decoded
-from models.captioner.model import Captioner
+from models.captioner.beam import Beams, beam_search
+from models.captioner.constraints import Constraint, constrain, constraints_of
+from models.captioner.model import Captioner, State
 from models.captioner.options import Decoding
-from models.captioner.stepwise import greedy, sample, word_by_word
-from models.captioner.vocabulary import Vocabulary
+from models.captioner.vocabulary import END, Vocabulary
 from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Captions of b images, n to each: row i n + j is number j of image i.
+
+    `log_probs` are the chosen tokens', under the distribution they were chosen from: the model's at the temperature;
+    for samples, of what was not forbidden or truncated. 0 after the end.
+    """
+
+    tokens: Int64[Tensor, "m t"]  # ends with 0, unless cut at max_words; 0 from there on
+    log_probs: Float32[Tensor, "m t"]
+
+    @property
+    def mask(self) -> Bool[Tensor, "m t"]:
+        """True for what was chosen: up to the first 0 of each caption, and for that 0."""
+        ended = self.tokens == END
+        return ended.cumsum(dim=-1) - ended.long() == 0
 
 
 def decode(
@@ -38,12 +57,9 @@ def decode(
     if decoding.method == "beam":
         beams = decode_beams(model, grid, decoding, vocabulary, grid_mask=grid_mask, with_grad=with_grad)
         return Decoded(beams.tokens[:, 0], beams.log_probs[:, 0])
-    _check(model, decoding, vocabulary)
-    rules = constraints_of(decoding, vocabulary)
-    choose = greedy(rules) if decoding.method == "greedy" else sample(decoding, rules, generator)
     with nullcontext() if with_grad else torch.no_grad():
-        state = model.start(model.encode(grid, grid_mask), grid_mask)
-        return word_by_word(model, state, len(grid) * decoding.samples_per_image, decoding, choose)
+        state, rules = _start(model, grid, grid_mask, decoding, vocabulary)
+        return _word_by_word(model, state, len(grid) * decoding.samples_per_image, decoding, rules, generator)
 
 
 def decode_beams(
@@ -58,14 +74,63 @@ def decode_beams(
     """The `beam_size` best captions of each image, with their scores. UserError unless `method` is beam."""
     if decoding.method != "beam":
         raise UserError(f"method={decoding.method}: expected beam")
-    _check(model, decoding, vocabulary)
     with nullcontext() if with_grad else torch.no_grad():
-        state = model.start(model.encode(grid, grid_mask), grid_mask)
-        return beam_search(model, state, len(grid), decoding, constraints_of(decoding, vocabulary))
+        state, rules = _start(model, grid, grid_mask, decoding, vocabulary)
+        return beam_search(model, state, len(grid), decoding, rules)
 
 
-def _check(model: Captioner, decoding: Decoding, vocabulary: Vocabulary) -> None:
+def _start(
+    model: Captioner, grid: Tensor, grid_mask: Tensor | None, decoding: Decoding, vocabulary: Vocabulary
+) -> tuple[State, list[Constraint]]:
     if decoding.max_words > model.max_words:
         raise UserError(f"max_words={decoding.max_words}: this captioner was made for {model.max_words} at most")
     if len(vocabulary) != model.vocab_size:
         raise UserError(f"a vocabulary of {len(vocabulary)} words for a captioner of {model.vocab_size}: not its own")
+    return model.start(model.encode(grid, grid_mask), grid_mask), constraints_of(decoding, vocabulary)
+
+
+def _word_by_word(
+    model: Captioner,
+    state: State,
+    count: int,
+    decoding: Decoding,
+    rules: list[Constraint],
+    generator: torch.Generator | None,
+) -> Decoded:
+    """`count` captions from the start, without looking back, until all have ended or have `max_words`."""
+    device = state.image[0].keys.device
+    last = torch.full((count,), END, dtype=torch.long, device=device)
+    tokens, finished = last[:, None][:, :0], torch.zeros_like(last, dtype=torch.bool)
+    log_probs: list[Tensor] = []
+    for _ in range(decoding.max_words):
+        logits, state = model.step(state, last)
+        logits = logits.float() / decoding.temperature
+        if decoding.method == "greedy":  # the likeliest token that is not forbidden
+            of_all = constrain(logits.log_softmax(dim=1), tokens, rules)
+            chosen = of_all.detach().argmax(dim=1, keepdim=True)
+        else:  # one of what is neither forbidden nor truncated, whose probabilities are made to sum to 1
+            logits = truncate(constrain(logits, tokens, rules), decoding.top_k, decoding.top_p)
+            of_all = logits.log_softmax(dim=1)
+            chosen = torch.multinomial(of_all.detach().exp(), 1, generator=generator)
+        last = chosen.squeeze(1).masked_fill(finished, END)
+        tokens = torch.cat([tokens, last[:, None]], dim=1)
+        log_probs.append(of_all.gather(1, chosen).squeeze(1).masked_fill(finished, 0.0))
+        finished = last == END
+        if finished.all():
+            break
+    missing = (0, decoding.max_words - len(log_probs))
+    return Decoded(F.pad(tokens, missing, value=END), F.pad(torch.stack(log_probs, dim=1), missing))
+
+
+def truncate(scores: Float[Tensor, "m v"], top_k: int | None, top_p: float | None) -> Float[Tensor, "m v"]:
+    """-inf for all but the `top_k` best, then for all but the fewest best whose share reaches `top_p`."""
+    if top_k is not None and top_k < scores.shape[1]:
+        dropped = torch.ones_like(scores, dtype=torch.bool).scatter(1, scores.detach().topk(top_k).indices, False)
+        scores = scores.masked_fill(dropped, -math.inf)
+    if top_p is not None and top_p < 1:
+        shares, order = scores.detach().softmax(dim=1).sort(dim=1, descending=True)
+        dropped_in_order = shares.cumsum(dim=1) - shares >= top_p  # the better ones suffice
+        dropped_in_order[:, 0] = False
+        dropped = torch.zeros_like(dropped_in_order).scatter(1, order, dropped_in_order)
+        scores = scores.masked_fill(dropped, -math.inf)
+    return scores

@@ -18,6 +18,7 @@ from extraction.encoder import Encoder
 from extraction.options import FrameOptions, PictureOptions
 from extraction.preprocess import Preprocess
 from extraction.streams import Images, Videos
+from extraction.towers import LoadedModel
 from models.captioner.checkpoint import LoadedCaptioner, find_captioner, load_captioner
 from models.captioner.decoding import decode
 from models.captioner.options import Decoding
@@ -29,7 +30,6 @@ from utils.errors import UserError, check_count, check_text
 from utils.types import Features, Show
 
 FEATURE_TYPE = "captions"
-A_SECOND = FrameOptions(extraction_fps=1)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,6 @@ class CaptionOutput:
     captioner: LoadedCaptioner
     decoding: Decoding
     grids: Encoder
-    grid_pool: int
     scores: Encoder
     prefix: str
     folder: str
@@ -66,12 +65,11 @@ class CaptionOutput:
     @torch.inference_mode()
     def encode(self, contents: Sequence[tuple[Tensor, Tensor]]) -> dict[str, np.ndarray]:
         for_grid, for_score = (torch.stack(list(views)) for views in zip(*contents, strict=True))
-        grid = self.grids.features(for_grid, wanted=("grid",), grid_pool=self.grid_pool)["grid"]
-        device = next(self.captioner.model.parameters()).device
-        decoded = decode(
-            self.captioner.model, torch.from_numpy(grid).to(device), self.decoding, self.captioner.vocabulary
-        )
-        sentences = self.captioner.vocabulary.sentences(decoded.tokens)
+        grid_pool = self.captioner.features.get("grid_pool", 1)
+        grid = self.grids.features(for_grid, wanted=("grid",), grid_pool=grid_pool)["grid"]
+        model, vocabulary = self.captioner.model, self.captioner.vocabulary
+        decoded = decode(model, torch.from_numpy(grid).to(self.grids.device), self.decoding, vocabulary)
+        sentences = vocabulary.sentences(decoded.tokens)
         return {"tokens": decoded.tokens.cpu().numpy(), "clip_s": self._clip_s(for_score, sentences)}
 
     def finish(self, encoded: Encoded, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Features:
@@ -123,41 +121,35 @@ class ExtractCaptions:
     ) -> None:
         check_count("batch_size", batch_size)
         check_text("clip_prefix", prefix)
-        model, frames, pictures = model or ModelChoice(), frames or A_SECOND, pictures or PictureOptions()
+        model, frames, pictures = model or ModelChoice(), frames or FrameOptions(), pictures or PictureOptions()
         if frames.extraction_fps is None and frames.extraction_total is None:
             frames = replace(frames, extraction_fps=1)
         decoding = decoding or Decoding()
         self.batch_size, self.on_error = batch_size, frames.on_error
         path = find_captioner(str(captioner))
         loaded = load_captioner(path)
-        grid_choice = _of_grids(model, loaded.features)
-        grid = load(replace(grid_choice, resolution=loaded.features.get("resolution")))
-        _check_weights(grid.settings, grid.weights, loaded.features, path)
-        score = load(replace(model, model_name=score_model) if score_model else grid_choice)
+        grid, score = _models(model, score_model, loaded.features, path)
         loaded.model.to(grid.device)
         wanted = {key: loaded.features[key] for key in ("resize", "convert_rgb") if key in loaded.features}
         views = TwoViews(
             replace(pictures, **wanted).for_tower(grid.model.visual),
             Preprocess.of(score.model.visual, pictures.preprocess),
         )
-        scores = Encoder(score.model, device=score.device, precision=score.precision)
-        settings = {
-            "feature_type": FEATURE_TYPE,
-            "captioner_sha256": file_sha256(path),
-            "score_weights_sha256": score.settings.get("weights_sha256", score.weights),
-            "prefix": prefix,
-            "precision": scores.precision,
-            "decoding": vars(decoding),
-        }
         output = CaptionOutput(
             loaded,
             decoding,
             Encoder(grid.model, device=grid.device, precision=grid.precision),
-            loaded.features.get("grid_pool", 1),
-            scores,
+            Encoder(score.model, device=score.device, precision=score.precision),
             prefix,
             folder=f"{FEATURE_TYPE}/{folder_name(str(captioner))}",
-            settings=settings,
+            settings={
+                "feature_type": FEATURE_TYPE,
+                "captioner_sha256": file_sha256(path),
+                "score_weights_sha256": score.settings.get("weights_sha256", score.weights),
+                "prefix": prefix,
+                "precision": score.precision,
+                "decoding": vars(decoding),
+            },
             weights=str(path),
         )
         images = Images(output, views, exif_orientation=pictures.exif_orientation, ahead=2 * batch_size)
@@ -165,20 +157,23 @@ class ExtractCaptions:
         self.shows: list[Show] = []
 
 
-def _of_grids(model: ModelChoice, features: Mapping[str, Any]) -> ModelChoice:
-    """The model that the captioner was trained on, unless `model` names one."""
-    if model.model_name is not None:
-        return model
-    feature_type = features.get("feature_type", "clip")
-    family = model.family if feature_type == model.feature_type else {}
-    return replace(model, feature_type=feature_type, model_name=features["model_name"], family=family)
+def _models(
+    model: ModelChoice, score_model: str | None, features: Mapping[str, Any], captioner: Path
+) -> tuple[LoadedModel, LoadedModel]:
+    """Those of the grids and of the CLIP-S. The grids' is the one of training unless `model` names where it is now.
 
-
-def _check_weights(settings: Mapping[str, Any], weights: str, features: Mapping[str, Any], captioner: Path) -> None:
-    """Grids of other weights would give captions, too, only wrong ones."""
-    expected, found = features.get("weights_sha256"), settings.get("weights_sha256")
+    UserError for other weights: their grids would give captions, too, only wrong ones.
+    """
+    of_grids = model
+    if model.model_name is None:
+        feature_type = features.get("feature_type", "clip")
+        family = model.family if feature_type == model.feature_type else {}
+        of_grids = replace(model, feature_type=feature_type, model_name=features["model_name"], family=family)
+    grid = load(replace(of_grids, resolution=features.get("resolution")))
+    expected, found = features.get("weights_sha256"), grid.settings.get("weights_sha256")
     if expected and expected != found:
         raise UserError(
-            f"{captioner}: trained on features of {features['model_name']} with SHA-256 {expected}, but {weights} has "
-            f"{found}; give the right weights as model_name"
+            f"{captioner}: trained on features of {features['model_name']} with SHA-256 {expected}, but {grid.weights} "
+            f"has {found}; give the right weights as model_name"
         )
+    return grid, load(replace(model, model_name=score_model) if score_model else of_grids)

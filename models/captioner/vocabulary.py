@@ -1,21 +1,17 @@
 """The words a captioner knows, and their ids.
 
 Ids 1 to V stand for the words in their order; 0 begins and ends a caption and fills it up behind its end. The last
-word may be UNK, which stands for all others. As in ImageCaptioning.pytorch, whose json files this reads and writes.
+word may be UNK, which stands for all others. As in ImageCaptioning.pytorch, whose json files hold it `numbered`.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor
 
-from store.atomic import atomic_write
-from store.plain_json import encode
 from utils.errors import UserError
 
 END = 0
@@ -92,22 +88,6 @@ class Vocabulary:
     def sentences(self, tokens: Tensor) -> list[str]:
         """`decode` for every row of (m, t)."""
         return [self.decode(row) for row in tokens.tolist()]
-
-    def save(self, path: Path) -> None:
-        """`{"ix_to_word": {"1": ...}}`"""
-        content = {"ix_to_word": self.numbered}
-        with atomic_write(path) as file:
-            file.write(encode(content))
-
-    @classmethod
-    def load(cls, path: Path) -> "Vocabulary":
-        """From a file of `save` or of the original's; other keys beside `ix_to_word` are left alone."""
-        try:
-            return cls.of_numbered(json.loads(path.read_text(encoding="utf-8"))["ix_to_word"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f'{path}: expected json with "ix_to_word": {{"1": ..., "2": ...}} ({error!r})') from error
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
 
     @classmethod
     def of_numbered(cls, words: Mapping[str, str]) -> "Vocabulary":

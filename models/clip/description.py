@@ -5,6 +5,7 @@ vocabulary of a text tower that has its own included. Only the towers listed her
 somewhere can neither import nor download anything.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -14,9 +15,10 @@ from torch.overrides import TorchFunctionMode
 
 from models.clip.hub_towers import DistilBertTower, TimmTower
 from models.clip.mixer import TextMixer, VisionMixer
-from models.clip.model import CLIP, CLIPImageTower, CLIPTextTower, Trainable, infer_architecture
+from models.clip.model import CLIP, CLIPImageTower, CLIPTextTower, Trainable
 from models.clip.text import TextTransformer
-from models.clip.vision import ModifiedResNet, VisionTransformer
+from models.clip.vision import REDUCTION, ModifiedResNet, VisionTransformer
+from store.plain_json import plain
 from utils.errors import UserError
 
 HUB_TOWERS = (TimmTower.__name__, DistilBertTower.__name__)
@@ -27,6 +29,7 @@ TEXT_TOWERS: dict[str, Callable[..., CLIPTextTower]] = {
     tower.__name__: tower for tower in (TextTransformer, TextMixer, DistilBertTower)
 }
 MIXER_ANCHOR = "mixer.resblocks.0.token_mlp.c_fc.weight"
+HEAD_WIDTH, ACTIVATION = 64, "quick_gelu"  # OpenAI's
 
 
 Tower = TypeVar("Tower")
@@ -34,25 +37,18 @@ Tower = TypeVar("Tower")
 
 def describe(model: CLIP) -> dict[str, Any]:
     """Plain JSON from which `build` makes the same model, apart from its weights."""
-    return {name: _describe(getattr(model, name)) for name in ("visual", "text")}
+    towers: dict[str, Trainable] = {"visual": model.visual, "text": model.text}
+    return {
+        name: {"tower": type(tower).__name__, "arguments": plain(tower.arguments)} for name, tower in towers.items()
+    }
 
 
 def told_by_shapes(model: CLIP) -> bool:
     """Whether the weights alone, in OpenAI's layout, give this model back, as other tools will read them."""
     try:
-        with torch.device("meta"), WithoutInitialWeights():
-            rebuilt = infer_architecture(model.state_dict()).build()
-    except (KeyError, ValueError):
+        return describe(build_empty(infer(model.state_dict()))) == describe(model)
+    except (KeyError, ValueError, UserError):
         return False
-    return describe(rebuilt) == describe(model)
-
-
-def _describe(tower: Trainable) -> dict[str, Any]:
-    return {"tower": type(tower).__name__, "arguments": {key: _plain(value) for key, value in tower.arguments.items()}}
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def build(description: Mapping[str, Any], *, activation: str | None = None) -> CLIP:
@@ -106,37 +102,66 @@ class WithoutInitialWeights(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def has_mixers(state: Mapping[str, Tensor]) -> bool:
-    return f"visual.{MIXER_ANCHOR}" in state or MIXER_ANCHOR in state
+def infer(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The description of one of OpenAI's kinds of models, or of two Mixers, read off the shapes under OpenAI's keys.
 
-
-def infer_mixers(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The description of a pair of Mixers, read off the shapes; KeyError names the tensor that is missing.
-
-    What shapes cannot tell (`pad_mask`, `pool`) is taken as the default. A Mixer beside another kind of tower needs
-    the description that training saves.
+    KeyError names the tensor that is missing. What shapes cannot tell (`activation`; `pad_mask` and `pool` of a Mixer)
+    is left at its default. A Mixer beside another kind of tower needs the description that training saves.
     """
+    mixers = f"visual.{MIXER_ANCHOR}" in state or MIXER_ANCHOR in state
+    stack = "mixer" if mixers else "transformer"
+    width = state["ln_final.weight"].shape[0]
+    text = {
+        "context_length": state[MIXER_ANCHOR].shape[1] if mixers else len(state["positional_embedding"]),
+        "vocab_size": state["token_embedding.weight"].shape[0],
+        "width": width,
+        "layers": _count(f"{stack}.resblocks.", state),
+        "embed_dim": state["text_projection"].shape[1],
+        "activation": ACTIVATION,
+    }
+    if mixers:
+        visual = _patches(state, state[f"visual.{MIXER_ANCHOR}"].shape[1], stack)
+        return _pair("VisionMixer", visual, "TextMixer", text)
+    text["heads"] = _heads(width)
+    if "visual.proj" not in state:
+        return _pair("ModifiedResNet", _resnet(state), "TextTransformer", text)
+    visual = _patches(state, len(state["visual.positional_embedding"]), stack)
+    visual["heads"] = _heads(visual["width"])
+    return _pair("VisionTransformer", visual, "TextTransformer", text)
+
+
+def _pair(visual_tower: str, visual: dict[str, Any], text_tower: str, text: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "visual": {"tower": visual_tower, "arguments": visual},
+        "text": {"tower": text_tower, "arguments": text},
+    }
+
+
+def _patches(state: Mapping[str, Tensor], tokens: int, stack: str) -> dict[str, Any]:
     width, _, patch_size, _ = state["visual.conv1.weight"].shape
-    tokens = state[f"visual.{MIXER_ANCHOR}"].shape[1]
-    vocab_size, text_width = state["token_embedding.weight"].shape
-    visual = {
-        "resolution": round((tokens - 1) ** 0.5) * patch_size,
+    return {
+        "resolution": math.isqrt(tokens - 1) * patch_size,
         "patch_size": patch_size,
         "width": width,
-        "layers": _count("visual.mixer.resblocks.", state),
+        "layers": _count(f"visual.{stack}.resblocks.", state),
         "embed_dim": state["visual.proj"].shape[1],
+        "activation": ACTIVATION,
     }
-    text = {
-        "context_length": state[MIXER_ANCHOR].shape[1],
-        "vocab_size": vocab_size,
-        "width": text_width,
-        "layers": _count("mixer.resblocks.", state),
+
+
+def _resnet(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    width = state["visual.layer1.0.conv1.weight"].shape[0]
+    return {
+        "resolution": REDUCTION * math.isqrt(len(state["visual.attnpool.positional_embedding"]) - 1),
+        "layers": [_count(f"visual.layer{stage}.", state) for stage in (1, 2, 3, 4)],
+        "width": width,
+        "heads": _heads(REDUCTION * width),
         "embed_dim": state["text_projection"].shape[1],
     }
-    return {
-        "visual": {"tower": "VisionMixer", "arguments": visual},
-        "text": {"tower": "TextMixer", "arguments": text},
-    }
+
+
+def _heads(width: int) -> int:
+    return max(1, width // HEAD_WIDTH)
 
 
 def _count(prefix: str, state: Mapping[str, Tensor]) -> int:

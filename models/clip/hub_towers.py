@@ -22,7 +22,8 @@ from extraction.precision import autocast, weights_dtype
 from extraction.towers import Color, Resample, Resize
 from models.clip.layers import LayerNorm, constructor_arguments
 from models.clip.positions import Interpolation
-from models.clip.wordpiece import SPECIAL, learn_vocabulary, tokenize, wordpiece
+from models.clip.tokenizer import fixed_width
+from models.clip.wordpiece import SPECIAL, learn_vocabulary
 from utils.errors import UserError, check_option, did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -199,11 +200,10 @@ class DistilBertTower(nn.Module):
 
     def tokenize(self, texts: list[str], *, truncate: bool = False) -> Int[Tensor, "b t"]:
         """[CLS] text [SEP], int32, padded to `context_length`."""
-        if self._tokenizer is None:
+        if not self.vocabulary:
             raise UserError("this DistilBERT has no vocabulary yet: learn_vocabulary(captions) makes one")
-        return tokenize(
-            self._tokenizer, texts, context_length=self.context_length, pad_id=self._pad_id, truncate=truncate
-        )
+        rows = [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
+        return fixed_width(rows, texts, self.context_length, truncate=truncate, pad_id=self._pad_id)
 
     def learn_vocabulary(self, captions: Iterable[str], *, size: int = 30_522) -> None:
         """Make a WordPiece vocabulary of the captions and word embeddings for it. The same captions give the same."""
@@ -217,9 +217,12 @@ class DistilBertTower(nn.Module):
         self._set_vocabulary(vocabulary)
 
     def _set_vocabulary(self, vocabulary: Sequence[str] | None) -> None:
+        from tokenizers import BertWordPieceTokenizer
+
         self.arguments["vocabulary"] = vocabulary
-        self._pad_id = list(vocabulary or SPECIAL).index("[PAD]")
-        self._tokenizer = wordpiece(vocabulary, lowercase=self.arguments["lowercase"]) if vocabulary else None
+        ids = {word: index for index, word in enumerate(vocabulary or SPECIAL)}
+        self._pad_id = ids["[PAD]"]
+        self._tokenizer = BertWordPieceTokenizer(ids, lowercase=self.arguments["lowercase"])
 
     def train(self, mode: bool = True) -> "DistilBertTower":
         super().train(mode)

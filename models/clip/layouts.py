@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from utils.errors import UserError
+from utils.errors import UserError, first_line
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "ema", "ema_state_dict")
 # Saved beside the weights by some tools; they hold sizes or tables, not weights.
@@ -141,54 +141,35 @@ def _configuration(path: Path) -> dict[str, Any]:
 
 
 def _read_file(file: Path) -> tuple[str, Mapping[str, Any]]:
-    if file.suffix == ".safetensors":
-        return "safetensors", _read_safetensors(file)
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            is_script = any(name.endswith("/constants.pkl") for name in archive.namelist())
-        if is_script:
-            return "TorchScript archive", _read_torchscript(file)
-    return "state dict", _read_pickle(file)
-
-
-def _read_torchscript(file: Path) -> Mapping[str, Any]:
-    with warnings.catch_warnings():
-        # Only the tensors are taken out of the archive: that TorchScript is being retired does not matter here.
-        warnings.simplefilter("ignore")
-        try:
-            return torch.jit.load(str(file), map_location="cpu").state_dict()
-        except RuntimeError as error:
-            raise UserError(f"{file}: not a readable TorchScript archive ({_first_line(error)})") from error
-
-
-def _read_safetensors(file: Path) -> Mapping[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    kind, is_zip = "checkpoint", zipfile.is_zipfile(file)
     try:
-        return load_file(file)
-    except SafetensorError as error:
-        raise UserError(f"{file}: not a readable safetensors file ({_first_line(error)})") from error
-
-
-def _read_pickle(file: Path) -> Mapping[str, Any]:
-    try:
+        if file.suffix == ".safetensors":
+            kind = "safetensors file"
+            return kind, load_file(file)
+        if is_zip and _is_torchscript(file):
+            kind = "TorchScript archive"
+            with warnings.catch_warnings(action="ignore"):  # that it is being retired: only the tensors are taken out
+                return kind, torch.jit.load(str(file), map_location="cpu").state_dict()
         # Memory-mapped where the format allows: large checkpoints are then read once, straight into the model.
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
     except UnpicklingError as error:
         raise UserError(
             f"{file}: holds Python objects that are not safe to load, or is no checkpoint at all "
-            f"({_first_line(error)}); save model.state_dict() alone and use that file"
+            f"({first_line(error)}); save model.state_dict() alone and use that file"
         ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError) as error:
-        raise UserError(f"{file}: not a readable checkpoint, truncated perhaps ({_first_line(error)})") from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError) as error:
+        raise UserError(f"{file}: not a readable {kind}, truncated perhaps ({first_line(error)})") from error
     if not isinstance(content, Mapping):
         raise UserError(f"{file}: expected a state dict, found {type(content).__name__}; save model.state_dict()")
-    return content
+    return "state dict", content
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+def _is_torchscript(file: Path) -> bool:
+    with zipfile.ZipFile(file) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _unwrap(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:

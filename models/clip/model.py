@@ -5,9 +5,7 @@ so that checkpoints travel both ways; in the module itself the text tower is `mo
 """
 
 import math
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
@@ -18,11 +16,8 @@ from torch import Tensor, nn
 from extraction.precision import Precision, cast_layers, convert
 from extraction.towers import ImageTower, Probability, TextTower, check_tokens
 from models.clip.positions import Interpolation
-from models.clip.text import TextTransformer
-from models.clip.vision import ModifiedResNet, VisionTransformer
 from utils.errors import UserError
 
-HEAD_WIDTH = 64
 MAX_LOGIT_SCALE = math.log(100)
 
 
@@ -153,93 +148,3 @@ def _load_text_without_prefix(module: nn.Module, state: dict[str, Tensor], prefi
         name = key.removeprefix(prefix)
         if not name.startswith(_NOT_TEXT):
             state[f"{prefix}text.{name}"] = state.pop(key)
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Sizes of a CLIP model. A ViT has one number of layers and a patch size, a ResNet four numbers and none."""
-
-    embed_dim: int
-    resolution: int  # pixels
-    vision_layers: int | tuple[int, int, int, int]
-    vision_width: int
-    patch_size: int | None
-    text_width: int
-    text_layers: int = 12
-    context_length: int = 77
-    vocab_size: int = 49408
-
-    def build(self, activation: str = "quick_gelu") -> CLIP:
-        """The model with uninitialised weights; under `torch.device("meta")` it takes no memory."""
-        text = TextTransformer(
-            context_length=self.context_length,
-            vocab_size=self.vocab_size,
-            width=self.text_width,
-            layers=self.text_layers,
-            heads=max(1, self.text_width // HEAD_WIDTH),
-            embed_dim=self.embed_dim,
-            activation=activation,
-        )
-        return CLIP(self._build_visual(activation), text)
-
-    def _build_visual(self, activation: str) -> CLIPImageTower:
-        if isinstance(self.vision_layers, tuple):
-            return ModifiedResNet(
-                resolution=self.resolution,
-                layers=self.vision_layers,
-                width=self.vision_width,
-                heads=max(1, self.vision_width * 32 // HEAD_WIDTH),
-                embed_dim=self.embed_dim,
-            )
-        assert self.patch_size is not None
-        return VisionTransformer(
-            resolution=self.resolution,
-            patch_size=self.patch_size,
-            width=self.vision_width,
-            layers=self.vision_layers,
-            heads=max(1, self.vision_width // HEAD_WIDTH),
-            embed_dim=self.embed_dim,
-            activation=activation,
-        )
-
-
-ARCHITECTURES = {
-    "RN50": Architecture(1024, 224, (3, 4, 6, 3), 64, None, 512),
-    "RN101": Architecture(512, 224, (3, 4, 23, 3), 64, None, 512),
-    "RN50x4": Architecture(640, 288, (4, 6, 10, 6), 80, None, 640),
-    "RN50x16": Architecture(768, 384, (6, 8, 18, 8), 96, None, 768),
-    "RN50x64": Architecture(1024, 448, (3, 15, 36, 10), 128, None, 1024),
-    "ViT-B/32": Architecture(512, 224, 12, 768, 32, 512),
-    "ViT-B/16": Architecture(512, 224, 12, 768, 16, 512),
-    "ViT-L/14": Architecture(768, 224, 24, 1024, 14, 768),
-    "ViT-L/14@336px": Architecture(768, 336, 24, 1024, 14, 768),
-}
-
-
-def infer_architecture(state: Mapping[str, Tensor]) -> Architecture:
-    """Read the sizes off the tensors' shapes. `state` has OpenAI's keys; KeyError names the one that is missing."""
-    text_width = state["ln_final.weight"].shape[0]
-    common = {
-        "embed_dim": state["text_projection"].shape[1],
-        "text_width": text_width,
-        "text_layers": _count(r"transformer\.resblocks\.(\d+)\.", state),
-        "context_length": state["positional_embedding"].shape[0],
-        "vocab_size": state["token_embedding.weight"].shape[0],
-    }
-    if "visual.proj" in state:
-        width, _, patch_size, _ = state["visual.conv1.weight"].shape
-        grid = math.isqrt(state["visual.positional_embedding"].shape[0] - 1)
-        layers = _count(r"visual\.transformer\.resblocks\.(\d+)\.", state)
-        return Architecture(
-            resolution=patch_size * grid, vision_layers=layers, vision_width=width, patch_size=patch_size, **common
-        )
-    one, two, three, four = (_count(rf"visual\.layer{stage}\.(\d+)\.", state) for stage in (1, 2, 3, 4))
-    grid = math.isqrt(state["visual.attnpool.positional_embedding"].shape[0] - 1)
-    width = state["visual.layer1.0.conv1.weight"].shape[0]
-    return Architecture(
-        resolution=32 * grid, vision_layers=(one, two, three, four), vision_width=width, patch_size=None, **common
-    )
-
-
-def _count(pattern: str, state: Mapping[str, Tensor]) -> int:
-    return len({match.group(1) for key in state if (match := re.match(pattern, key))})

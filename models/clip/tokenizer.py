@@ -125,16 +125,22 @@ def tokenize(texts: str | list[str], context_length: int = 77, truncate: bool = 
     """
     tokenizer = default_tokenizer()
     texts = [texts] if isinstance(texts, str) else texts
-    result = torch.zeros(len(texts), context_length, dtype=torch.int)
-    for row, text in enumerate(texts):
-        ids = [tokenizer.start_id, *tokenizer.encode(text), tokenizer.end_id]
-        if len(ids) > context_length:
-            if not truncate:
-                which = f"text {row + 1} of {len(texts)}" if len(texts) > 1 else "the text"
-                raise UserError(
-                    f"{which} has {len(ids)} tokens, {context_length} is the most this model takes (truncate=True cuts "
-                    f"it): {text[:80]!r}"
-                )
-            ids = [*ids[: context_length - 1], tokenizer.end_id]
-        result[row, : len(ids)] = torch.tensor(ids, dtype=torch.int)
+    rows = [[tokenizer.start_id, *tokenizer.encode(text), tokenizer.end_id] for text in texts]
+    return fixed_width(rows, texts, context_length, truncate=truncate)
+
+
+def fixed_width(
+    rows: list[list[int]], texts: list[str], context_length: int, *, truncate: bool, pad_id: int = 0
+) -> Int[Tensor, "n t"]:
+    """The ids of each text, int32, padded to `context_length`. UserError for too many, or cut before the last one."""
+    result = torch.full((len(rows), context_length), pad_id, dtype=torch.int)
+    for row, ids in enumerate(rows):
+        if len(ids) > context_length and not truncate:
+            which = f"text {row + 1} of {len(texts)}" if len(texts) > 1 else "the text"
+            raise UserError(
+                f"{which} has {len(ids)} tokens, {context_length} is the most this model takes (truncate=True cuts "
+                f"it): {texts[row][:80]!r}"
+            )
+        kept = ids if len(ids) <= context_length else [*ids[: context_length - 1], ids[-1]]
+        result[row, : len(kept)] = torch.tensor(kept, dtype=torch.int)
     return result

@@ -139,12 +139,10 @@ class AttentionPool(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b e"]:
         x = x.flatten(2).transpose(1, 2)  # (b, n, c)
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.positional_embedding.to(x.dtype)
-        q, k, v = (self._split(p) for p in (self.q_proj(x[:, :1]), self.k_proj(x), self.v_proj(x)))
+        projected = self.q_proj(x[:, :1]), self.k_proj(x), self.v_proj(x)
+        q, k, v = (p.unflatten(2, (self.heads, -1)).transpose(1, 2) for p in projected)  # (b, heads, t, d)
         x = F.scaled_dot_product_attention(q, k, v)  # (b, heads, 1, d)
         return self.c_proj(x.flatten(1))
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (b, t, c) -> (b, heads, t, d)
 
 
 class ModifiedResNet(nn.Module):

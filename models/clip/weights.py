@@ -6,19 +6,18 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from pathlib import Path
 from typing import get_args
 
 import torch
 from filelock import FileLock
 from torch import Tensor
-from tqdm import tqdm
 
-from models.clip.description import WithoutInitialWeights, build_empty, has_mixers, infer_mixers
+from models.clip.description import build_empty, infer
 from models.clip.layers import ACTIVATIONS
 from models.clip.layouts import Checkpoint, files_that_count, read_checkpoint
-from models.clip.model import CLIP, infer_architecture
+from models.clip.model import CLIP
 from models.clip.positions import Interpolation
 from store.provenance import file_sha256, files_sha256
 from utils.errors import UserError, check_count, check_option, did_you_mean
@@ -110,21 +109,14 @@ def _empty_model(checkpoint: Checkpoint, activation: str | None) -> CLIP:
     activation = activation or checkpoint.activation
     if activation:
         check_option("activation", activation, ACTIVATIONS)
-    description = checkpoint.architecture
     try:
-        if description is None and has_mixers(checkpoint.state):
-            description = infer_mixers(checkpoint.state)
-        if description is not None:
-            return build_empty(description, activation=activation)
-        architecture = infer_architecture(checkpoint.state)
+        return build_empty(checkpoint.architecture or infer(checkpoint.state), activation=activation)
     except UserError as error:
         raise UserError(f"{checkpoint.path}: {error}") from error
     except (KeyError, IndexError, ValueError) as error:
         raise UserError(
             f"{checkpoint.path}: read as {checkpoint.layout}, but incomplete: {error} is missing or misshapen"
         ) from error
-    with torch.device("meta"), WithoutInitialWeights():
-        return architecture.build(activation or "quick_gelu")
 
 
 def _check_keys(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> None:
@@ -161,17 +153,12 @@ def download(url: str, root: Path, *, offline: bool = False) -> Path:
                     _fetch(url, target)
         except OSError as error:
             raise UserError(f"{target}: the weights cannot be written there ({error}); set download_root") from error
-    return verify(target, expected_sha256, url)
-
-
-def verify(path: Path, expected_sha256: str, url: str) -> Path:
-    found = file_sha256(path)
-    if found != expected_sha256:
+    if (found := file_sha256(target)) != expected_sha256:
         raise UserError(
-            f"{path}: SHA-256 is {found}, expected {expected_sha256}: incomplete or altered. "
+            f"{target}: SHA-256 is {found}, expected {expected_sha256}: incomplete or altered. "
             f"Delete the file, or replace it from {url}"
         )
-    return path
+    return target
 
 
 def _fetch(url: str, target: Path) -> None:
@@ -220,12 +207,8 @@ def _continue(url: str, part: Path) -> None:
             open(part, "ab" if resumed else "wb") as file,
             progress_bar(title=f"download {part.stem}", total=total, first=start, unit="B") as bar,
         ):
-            _copy(response, file, bar)
+            while chunk := response.read(_CHUNK_BYTES):
+                file.write(chunk)
+                bar.update(len(chunk))
         if total is not None and part.stat().st_size < total:
             raise ConnectionError(f"the connection ended at {part.stat().st_size:,} of {total:,} bytes")
-
-
-def _copy(response: HTTPResponse, file, bar: tqdm) -> None:
-    while chunk := response.read(_CHUNK_BYTES):
-        file.write(chunk)
-        bar.update(len(chunk))

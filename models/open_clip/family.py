@@ -8,7 +8,7 @@ from typing import Any
 
 from extraction.towers import FoundModel
 from models.open_clip.model import OpenCLIP
-from utils.errors import UserError, check_option, did_you_mean
+from utils.errors import UserError, check_option, did_you_mean, first_line
 
 _LOCAL, _HUB = "local-dir:", "hf-hub:"  # models that come with their weights
 _CONFIGURATIONS = (".json", ".txt", ".model")  # of the model and its tokenizer
@@ -91,8 +91,9 @@ def _build(
             )
             tokenizer = open_clip.get_tokenizer(name, cache_dir=cache)
     except (RuntimeError, OSError, ValueError, KeyError, AttributeError) as error:
-        first = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        raise UserError(f"model_name={name}, pretrained={pretrained}: open_clip cannot load it ({first})") from error
+        raise UserError(
+            f"model_name={name}, pretrained={pretrained}: open_clip cannot load it ({first_line(error)})"
+        ) from error
     finally:
         logging.getLogger().setLevel(level)
     return OpenCLIP(model.eval(), tokenizer, dict(model.visual.preprocess_cfg))

@@ -18,7 +18,8 @@ from extraction.preprocess import normalize
 from models.clip.description import WithoutInitialWeights
 from models.clip.hub_towers import TimmTower
 from models.clip.mixer import VisionMixer
-from models.clip.model import ARCHITECTURES, CLIP
+from models.clip.model import CLIP
+from tests.helpers.architectures import ARCHITECTURES
 from tests.helpers.configs import composed
 from tests.helpers.shared_data import ROOT
 from tests.helpers.tiny_clip import TINY, TINY_RESNET, tiny_model

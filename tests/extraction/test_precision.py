@@ -9,8 +9,9 @@ import torch.nn.functional as F
 
 from extraction.encoder import Encoder
 from extraction.precision import Int8Linear, OneDNNLinear, Precision, convert, resolve
-from models.clip.model import CLIP, Architecture
+from models.clip.model import CLIP
 from models.clip.weights import load_model
+from tests.helpers.architectures import Architecture
 from tests.helpers.shared_data import PARITY
 from tests.helpers.tiny_clip import TINY, TINY_RESNET, tiny_model
 from utils.errors import UserError

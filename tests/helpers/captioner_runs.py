@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from models.captioner import Decoding
+from models.captioner.options import Decoding
 from tests.helpers.toy_captions import FEATURES, Says, toy_captioner, toy_data, toy_plan
 from training.captioning.mle import Likelihood
 from training.captioning.rewards import RewardSum

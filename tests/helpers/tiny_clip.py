@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from models.clip.model import CLIP, Architecture
+from models.clip.model import CLIP
+from tests.helpers.architectures import Architecture
 
 TINY = Architecture(
     embed_dim=16, resolution=32, vision_layers=1, vision_width=64, patch_size=16, text_width=64, text_layers=1

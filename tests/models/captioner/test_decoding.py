@@ -8,11 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.captioner.constraints import constrain, constraints_of
-from models.captioner.decoded import up_to_end
-from models.captioner.decoding import decode, decode_beams
+from models.captioner.decoding import Decoded, decode, decode_beams, truncate
 from models.captioner.model import Captioner
 from models.captioner.options import Decoding
-from models.captioner.stepwise import truncate
 from tests.helpers.tiny_captioner import grids, log_probs_after, tiny_captioner, vocabulary
 from utils.errors import UserError
 
@@ -101,7 +99,8 @@ def test_captions_that_reach_max_words_have_no_end():
 
 def test_the_mask_ends_with_the_first_zero():
     tokens = torch.tensor([[3, 4, 0, 0], [0, 0, 0, 0], [1, 2, 3, 4], [1, 2, 3, 0]])
-    assert up_to_end(tokens).int().tolist() == [[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
+    mask = Decoded(tokens, torch.zeros(4, 4)).mask
+    assert mask.int().tolist() == [[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
 
 
 def test_samples_repeat_with_a_generator():
@@ -192,7 +191,8 @@ def log_probs_of(model: Captioner, grid: Tensor, tokens: Tensor, decoding: Decod
         else:
             scores = constrain(scores.log_softmax(-1), tokens[:, :position], rules)
         log_probs.append(scores.gather(-1, tokens[:, position : position + 1]))
-    return torch.cat(log_probs, dim=1).where(up_to_end(tokens), 0.0)
+    found = Decoded(tokens, torch.cat(log_probs, dim=1))
+    return found.log_probs.where(found.mask, 0.0)
 
 
 @pytest.mark.parametrize(

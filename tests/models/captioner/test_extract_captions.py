@@ -16,11 +16,12 @@ from extraction.encoder import Encoder
 from extraction.options import FrameOptions, PictureOptions
 from extraction.pipeline import extract
 from media.inputs import find_inputs
-from models.captioner import Captioner, Vocabulary
 from models.captioner.checkpoint import save_captioner
 from models.captioner.decoding import decode
 from models.captioner.extract_captions import ExtractCaptions
+from models.captioner.model import Captioner
 from models.captioner.options import Decoding
+from models.captioner.vocabulary import Vocabulary
 from models.load import ModelChoice
 from store.captions import PrintCaptions, SaveCaptions, web_vtt
 from store.provenance import file_sha256

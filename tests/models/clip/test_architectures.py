@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from jaxtyping import TypeCheckError
-from torch import nn
 
 from models import clip
-from models.clip.model import ARCHITECTURES, Architecture, convert_weights, infer_architecture
-from models.clip.weights import WithoutInitialWeights
+from models.clip.description import WithoutInitialWeights, build_empty, describe, infer
+from models.clip.model import CLIP, convert_weights
+from tests.helpers.architectures import ARCHITECTURES, Architecture
 from tests.helpers.shared_data import PARITY
 from tests.helpers.tiny_clip import TINY, TINY_RESNET, tiny_model
 
@@ -47,7 +47,7 @@ for place in ("", *(f"layer{stage}.0." for stage in (1, 2, 3, 4))):
 both_kinds = pytest.mark.parametrize("architecture", [TINY, TINY_RESNET], ids=["vit", "resnet"])
 
 
-def on_meta(architecture: Architecture) -> nn.Module:
+def on_meta(architecture: Architecture) -> CLIP:
     with torch.device("meta"), WithoutInitialWeights():
         return architecture.build()
 
@@ -59,12 +59,14 @@ def test_the_nine_models_have_as_many_parameters_as_openais() -> None:
 
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES.values(), TINY, TINY_RESNET], ids=[*ARCHITECTURES, "t", "r"])
 def test_sizes_are_read_back_from_the_shapes(architecture: Architecture) -> None:
-    assert infer_architecture(on_meta(architecture).state_dict()) == architecture
+    model = on_meta(architecture)
+    assert infer(model.state_dict()) == describe(model)
 
 
 def test_sizes_that_differ_from_openais_are_read_back_too() -> None:
     architecture = replace(TINY, context_length=20, vocab_size=300, text_layers=2, text_width=128)
-    assert infer_architecture(on_meta(architecture).state_dict()) == architecture
+    model = on_meta(architecture)
+    assert infer(model.state_dict()) == describe(model)
 
 
 @pytest.mark.parametrize(("architecture", "names"), [(TINY, TEXT | VIT), (TINY_RESNET, TEXT | RESNET)])
@@ -76,7 +78,7 @@ def test_state_dict_has_openais_names(architecture: Architecture, names: set[str
 @pytest.mark.parametrize("name", ["tiny_vit.pt", "tiny_rn.pt"])
 def test_state_dict_has_the_names_and_shapes_of_a_model_of_openais_code(name: str) -> None:
     theirs = torch.load(PARITY / name, weights_only=True)
-    ours = on_meta(infer_architecture(theirs)).state_dict()
+    ours = build_empty(infer(theirs)).state_dict()
     assert {key: value.shape for key, value in ours.items()} == {key: value.shape for key, value in theirs.items()}
 
 

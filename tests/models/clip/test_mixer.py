@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from models.clip.mixer import MixerBlock, TextMixer, VisionMixer
-from models.clip.model import CLIP, Architecture
+from models.clip.model import CLIP
+from tests.helpers.architectures import Architecture
 from tests.helpers.tiny_clip import tiny_model
 from utils.errors import UserError
 

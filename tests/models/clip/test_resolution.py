@@ -13,9 +13,9 @@ from extraction.preprocess import Preprocess
 from models.clip.description import build, describe, told_by_shapes
 from models.clip.hub_towers import TimmTower
 from models.clip.mixer import VisionMixer
-from models.clip.model import Architecture
 from models.clip.positions import Interpolation, resize_positions
 from models.clip.weights import load_model
+from tests.helpers.architectures import Architecture
 from tests.helpers.tiny_clip import TINY, TINY_RESNET, tiny_model
 from utils.errors import UserError
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hydra.utils import call
 
-from models.captioner import load_captioner
+from models.captioner.checkpoint import load_captioner
 from tests.helpers.configs import composed
 from tests.helpers.training_runs import log
 from utils.command_line import CONFIGS

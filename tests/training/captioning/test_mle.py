@@ -5,7 +5,9 @@ from functools import partial
 import pytest
 import torch
 
-from models.captioner import Decoding, decode, load_captioner
+from models.captioner.checkpoint import load_captioner
+from models.captioner.decoding import decode
+from models.captioner.options import Decoding
 from pairs.loading import Loading
 from tests.helpers.toy_captions import FEATURES, fresh_captioner, toy_captioner, toy_data, toy_plan
 from training.captioning.data import parts

@@ -5,7 +5,10 @@ from itertools import product
 import pytest
 import torch
 
-from models.captioner import Captioner, Decoded, Decoding, Vocabulary, decode
+from models.captioner.decoding import Decoded, decode
+from models.captioner.model import Captioner
+from models.captioner.options import Decoding
+from models.captioner.vocabulary import Vocabulary
 from pairs.loading import Loading
 from tests.helpers.toy_captions import Says, fresh_captioner, toy_data
 from training.captioning.data import parts

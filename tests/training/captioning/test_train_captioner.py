@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.captioner import Decoding, load_captioner
+from models.captioner.checkpoint import load_captioner
+from models.captioner.options import Decoding
 from pairs.loading import Loading
 from tests.helpers.captioner_runs import arguments, first_phase, self_critical
 from tests.helpers.toy_captions import COLOURS, FEATURES, SHAPES, fresh_captioner, toy_data
