@@ -14,17 +14,18 @@ _WORD = re.compile(r"\w+(?:'\w+)*")
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """`captions` are lists of words, lower case, without punctuation."""
+    """`captions`: words with blanks between, lower case, without punctuation, nothing cut."""
 
     id: str  # the name that features are saved under
     split: str
     file_path: str  # "val2014/COCO_val2014_000000000042.jpg"
-    captions: list[list[str]]
+    captions: tuple[str, ...] = ()  # none in labels of other tools
+    size_px: tuple[int, int] | None = None  # width, height
 
 
-def words_of(caption: str) -> list[str]:
+def in_words(caption: str) -> str:
     """Lower case, without punctuation, words cut at hyphens: like 99.9 % of the `tokens` in Karpathy's Flickr8k."""
-    return _WORD.findall(caption.lower())
+    return " ".join(_WORD.findall(caption.lower()))
 
 
 def read_annotations(path: Path) -> list[AnnotatedImage]:
@@ -34,7 +35,7 @@ def read_annotations(path: Path) -> list[AnnotatedImage]:
             id=image.id,
             split=image.split or TRAIN_SPLITS[0],
             file_path=image.files[0],
-            captions=[list(caption.tokens) or words_of(caption.raw) for caption in image.captions],
+            captions=tuple(" ".join(caption.tokens) or in_words(caption.raw) for caption in image.captions),
         )
         for image in read_captions(path, key="annotations")
     ]

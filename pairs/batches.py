@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from extraction.preprocess import Resize
 from pairs.augment import Augment, fit
-from pairs.loading import Loading, generator_for, shared_out, whole_batches
+from pairs.loading import Loading, generator_for, shared_out
 from pairs.picture_folders import PictureList
 
 
@@ -42,7 +42,9 @@ class InputSize:
 class PairSource(Protocol):
     """What is trained on: rows in memory or on disk (`Pairs`, `Mixed`), or a stream (`tar_shards.ShardStream`)."""
 
-    def steps_per_epoch(self, loading: Loading) -> int: ...
+    def __len__(self) -> int:
+        """Rows that an epoch shows."""
+        ...
 
     def batches(self, size: InputSize, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[Batch]:
         """This process' share of batches `start`, `start` + 1, ... of an epoch: the same whenever it is asked."""
@@ -88,9 +90,6 @@ class Pairs:
         captions = [self.captions[row] for row in rows]
         return replace(self, picture_of=self.picture_of[rows], captions=captions, ids=self.ids[rows])
 
-    def steps_per_epoch(self, loading: Loading) -> int:
-        return whole_batches(len(self), loading)
-
     def batches(self, size: InputSize, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[Batch]:
         return numbered_batches(self, size, loading, epoch=epoch, start=start)
 
@@ -133,9 +132,6 @@ class Mixed:
         captions = [caption for batch in batches for caption in batch.captions]
         return Batch(torch.cat([b.images for b in batches]), captions, torch.cat([b.ids for b in batches]))
 
-    def steps_per_epoch(self, loading: Loading) -> int:
-        return whole_batches(len(self), loading)
-
     def batches(self, size: InputSize, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[Batch]:
         return numbered_batches(self, size, loading, epoch=epoch, start=start)
 
@@ -152,19 +148,19 @@ def numbered_batches(rows: Rows, size: InputSize, loading: Loading, *, epoch: in
     return loading.iterate(_Numbered(rows, own, size, loading, epoch), range(start, len(own)))
 
 
+@dataclass(eq=False)
 class _Numbered(Dataset):
     """Batch k of one epoch, drawn from a generator of its own: neither workers nor restarts change anything."""
 
-    def __init__(self, rows: Rows, order: Tensor, size: InputSize, loading: Loading, epoch: int) -> None:
-        self._rows, self._order, self._size = rows, order, size  # order: (batches, rows of a batch)
-        self._loading, self._epoch = loading, epoch
-
-    def __len__(self) -> int:
-        return len(self._order)
+    rows: Rows
+    order: Int64[Tensor, "steps b"]
+    size: InputSize
+    loading: Loading
+    epoch: int
 
     def __getitem__(self, number: int) -> Batch:
-        generator = generator_for(self._loading.seed, self._epoch, number, self._loading.rank)
-        return self._rows.batch(self._order[number], self._size, generator)
+        generator = generator_for(self.loading.seed, self.epoch, number, self.loading.rank)
+        return self.rows.batch(self.order[number], self.size, generator)
 
 
 @dataclass(frozen=True)

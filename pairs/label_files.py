@@ -13,7 +13,8 @@ import h5py
 import numpy as np
 
 from models.captioner.vocabulary import Vocabulary
-from pairs.labels import LabelledImage, Labels
+from pairs.annotations import AnnotatedImage
+from pairs.labels import Labels
 from store.atomic import atomic_write, remove
 from store.plain_json import encode
 from store.provenance import file_sha256
@@ -78,34 +79,20 @@ def read_labels(rows_path: Path | None, words_path: Path) -> Labels:
             f"{words_path}: expected the labels' json with ix_to_word and images{beside} ({error!r}); "
             "annotations become labels with --config-name caption_labels"
         ) from error
-    _check(words_path, vocabulary, images, rows, start, end)
+    try:
+        labels = Labels(vocabulary, images, rows, start, end)
+    except ValueError as error:  # files of two runs would train without a complaint, on captions of other images
+        raise UserError(f"{words_path}: {error}: not of the same run") from error
     if rows_path and content.get("rows_sha256") not in (None, file_sha256(rows_path)):  # other tools record none
         raise UserError(f"{words_path}: {rows_path.name} has changed since: not of the same run; make both anew")
-    return Labels(vocabulary, images, rows, start, end)
-
-
-def _check(
-    path: Path,
-    vocabulary: Vocabulary,
-    images: list[LabelledImage],
-    rows: np.ndarray,
-    start: np.ndarray,
-    end: np.ndarray,
-) -> None:
-    """Files of two runs put together would train without a complaint, on captions of other images."""
-    if not len(images) == len(start) == len(end):
-        raise UserError(f"{path}: {len(images)} images, but rows of {len(start)}: not of the same run")
-    if rows.max(initial=0) > len(vocabulary):
-        raise UserError(f"{path}: {len(vocabulary)} words, but a row has number {rows.max()}: not of the same run")
-    if start.min(initial=0) < 0 or end.max(initial=0) > len(rows):
-        raise UserError(f"{path}: images ask for rows up to {end.max()}, there are {len(rows)}: not of the same run")
+    return labels
 
 
 def _described(labels: Labels) -> dict[str, Any]:
     return {"ix_to_word": labels.vocabulary.numbered, "images": [_entry(image) for image in labels.images]}
 
 
-def _entry(image: LabelledImage) -> dict[str, Any]:
+def _entry(image: AnnotatedImage) -> dict[str, Any]:
     number = int(image.id) if image.id.isdecimal() and str(int(image.id)) == image.id else image.id
     entry: dict[str, Any] = {"split": image.split, "file_path": image.file_path, "id": number}
     if image.size_px:
@@ -113,11 +100,11 @@ def _entry(image: LabelledImage) -> dict[str, Any]:
     return entry | {"captions": image.captions}
 
 
-def _image(entry: dict[str, Any]) -> LabelledImage:
+def _image(entry: dict[str, Any]) -> AnnotatedImage:
     size_px = (entry["width"], entry["height"]) if "width" in entry else None
     # FineCapEval's json has no splits: its images serve for everything, here for testing.
     split, captions = entry.get("split", "test"), tuple(entry.get("captions", ()))
-    return LabelledImage(str(entry["id"]), split, entry.get("file_path", ""), captions, size_px)
+    return AnnotatedImage(str(entry["id"]), split, entry.get("file_path", ""), captions, size_px)
 
 
 def _read_rows(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

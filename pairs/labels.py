@@ -17,29 +17,22 @@ from utils.errors import UserError, check_count, some
 
 
 @dataclass(frozen=True)
-class LabelledImage:
-    """`captions`: all words of each caption with blanks between, nothing cut; none in files of other tools."""
-
-    id: str
-    split: str
-    file_path: str
-    captions: tuple[str, ...] = ()
-    size_px: tuple[int, int] | None = None  # width, height
-
-
-@dataclass(frozen=True)
 class Labels:
     """Rows `start[i]` to before `end[i]` of `rows` are the captions of `images[i]`."""
 
     vocabulary: Vocabulary
-    images: Sequence[LabelledImage]
+    images: Sequence[AnnotatedImage]
     rows: UInt32[np.ndarray, "m t"]  # numbers of words from 1 on, then zeros
     start: Int64[np.ndarray, " n"]
     end: Int64[np.ndarray, " n"]
 
     def __post_init__(self) -> None:
         if not len(self.images) == len(self.start) == len(self.end):
-            raise ValueError(f"{len(self.images)} images, {len(self.start)} starts, {len(self.end)} ends")
+            raise ValueError(f"{len(self.images)} images, but rows of {len(self.start)}")
+        if self.rows.max(initial=0) > len(self.vocabulary):
+            raise ValueError(f"{len(self.vocabulary)} words, but a row has number {self.rows.max()}")
+        if self.start.min(initial=0) < 0 or self.end.max(initial=0) > len(self.rows):
+            raise ValueError(f"images ask for rows up to {self.end.max()}, there are {len(self.rows)}")
         without = [image.id for image, none in zip(self.images, self.start >= self.end, strict=True) if none]
         if without:
             raise UserError(f"{len(without)} image(s) without captions, which is not possible here: {some(without)}")
@@ -81,9 +74,10 @@ def make_vocabulary(
     images: Sequence[AnnotatedImage], counted: Sequence[AnnotatedImage], *, threshold: int = 5
 ) -> Vocabulary:
     """Of the captions of `counted`. It has UNK where the captions of `images` ask for it."""
-    vocabulary = Vocabulary.build((caption for image in counted for caption in image.captions), threshold=threshold)
+    known = (caption.split() for image in counted for caption in image.captions)
+    vocabulary = Vocabulary.build(known, threshold=threshold)
     if vocabulary.unknown_id is None:
-        used = {word for image in images for caption in image.captions for word in caption}
+        used = {word for image in images for caption in image.captions for word in caption.split()}
         if not used <= set(vocabulary.words):
             return Vocabulary([*vocabulary.words, vocabulary.unk])
     return vocabulary
@@ -95,18 +89,14 @@ def make_labels(images: Sequence[AnnotatedImage], vocabulary: Vocabulary, *, max
     UserError for images without captions.
     """
     check_count("max_length", max_length)
-    captions = [[caption for caption in image.captions if caption] for image in images]
-    without = [image.id for image, own in zip(images, captions, strict=True) if not own]
+    images = [replace(image, captions=tuple(filter(None, image.captions))) for image in images]
+    without = [image.id for image in images if not image.captions]
     if without:
         raise UserError(f"{len(without)} image(s) without captions, leave them out of the annotations: {some(without)}")
-    counts = np.array([len(own) for own in captions], dtype=np.int64)
+    counts = np.array([len(image.captions) for image in images], dtype=np.int64)
     rows = np.zeros((counts.sum(), max_length), dtype=np.uint32)
-    for row, caption in zip(rows, (caption for own in captions for caption in own), strict=True):
-        numbers = vocabulary.encode(caption[:max_length])
+    for row, caption in zip(rows, (caption for image in images for caption in image.captions), strict=True):
+        numbers = vocabulary.encode(caption.split()[:max_length])
         row[: len(numbers)] = numbers
-    labelled = [
-        LabelledImage(image.id, image.split, image.file_path, tuple(map(" ".join, own)))
-        for image, own in zip(images, captions, strict=True)
-    ]
     end = counts.cumsum()
-    return Labels(vocabulary, labelled, rows, end - counts, end)
+    return Labels(vocabulary, images, rows, end - counts, end)

@@ -5,7 +5,6 @@ import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,14 +20,6 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tif
 
 
 OpenImage = Callable[[], Image.Image]
-
-
-@runtime_checkable
-class PictureList(Protocol):
-    """Numbered pictures, uint8 (3, h, w), 0..255, RGB."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> UInt8[Tensor, "3 h w"]: ...
 
 
 class Folder:
@@ -82,11 +73,8 @@ class Folder:
             self._local.zip = zipfile.ZipFile(self._archive)
         return self._local.zip
 
-    def __getstate__(self) -> dict:
-        return {key: value for key, value in self.__dict__.items() if key != "_local"}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__ |= state | {"_local": threading.local()}
+    def __reduce__(self) -> tuple[type["Folder"], tuple[Path]]:
+        return Folder, (self.root,)
 
 
 class Files:
@@ -103,7 +91,10 @@ class Files:
         return decode(self._folder.read(name), f"{self._folder.root}/{name}")
 
 
-def in_memory(pictures: PictureList, title: str) -> PictureList:
+PictureList = Tensor | Sequence[Tensor] | Files  # numbered pictures, uint8 (3, h, w), 0..255, RGB
+
+
+def in_memory(pictures: Files, title: str) -> PictureList:
     """Decode all pictures once and keep them: small sets would else be bound by decoding.
 
     Equal sizes go into one tensor, half a GB for 50,000 pictures of 64 x 64 pixels.
@@ -113,9 +104,9 @@ def in_memory(pictures: PictureList, title: str) -> PictureList:
     for i in progress_bar(range(len(pictures)), f"{title}: reading pictures", passing=True):
         picture = pictures[i]
         if picture.shape != first.shape:  # of several sizes: a list does as well
-            return [pictures[j] for j in range(len(pictures))]  # pyright: ignore[reportReturnType]
+            return [*pictures]
         kept[i] = picture
-    return kept  # pyright: ignore[reportReturnType]
+    return kept
 
 
 def decode(data: bytes, name: str) -> UInt8[Tensor, "3 h w"]:

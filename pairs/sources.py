@@ -115,7 +115,7 @@ def _drawn_pairs(scenes: Scenes, augment: Augment, name: str) -> Pairs:
         images[i] = as_picture(scene.image)
         captions.append(scene.captions)
         ids.append(facts_id(scene.facts))
-    return Pairs(images, np.arange(len(scenes)), captions, np.array(ids), augment)  # pyright: ignore[reportArgumentType]
+    return Pairs(images, np.arange(len(scenes)), captions, np.array(ids), augment)
 
 
 def mixed_pairs(*, sources: Sequence[PairSplits], weights: Sequence[float]) -> PairSplits:

@@ -143,17 +143,18 @@ class ShardStream:
     samples_per_epoch: int
     buffer: int
 
-    def steps_per_epoch(self, loading: Loading) -> int:
+    def __len__(self) -> int:
+        return self.samples_per_epoch
+
+    def batches(self, size: InputSize, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[Batch]:
         consumers = loading.world * max(1, loading.workers)
         if len(self.shards) < consumers:
             raise UserError(
                 f"{len(self.shards)} shards for {loading.world} process(es) with {max(1, loading.workers)} worker(s): "
                 "each needs one of its own; lower `workers`"
             )
-        return whole_batches(self.samples_per_epoch, loading)
-
-    def batches(self, size: InputSize, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[Batch]:
-        return loading.iterate(_EpochOfStream(self, size, loading, epoch, start, self.steps_per_epoch(loading)))
+        steps = whole_batches(len(self), loading)
+        return loading.iterate(_EpochOfStream(self, size, loading, epoch, start, steps))
 
     def all_captions(self) -> Iterator[str]:
         """Of the first shards only: a vocabulary needs no more."""
@@ -173,62 +174,52 @@ class ShardStream:
                 raise UserError(f"no image with a caption ({self.caption_key}) in {', '.join(map(str, own[:3]))} ...")
 
 
-class _Shuffled:
-    """The samples of a stream in a random order, within the reach of a buffer."""
-
-    def __init__(self, samples: Iterator[ShardSample], size: int, draws: np.random.Generator) -> None:
-        self._samples, self._draws = samples, draws
-        self._held = list(itertools.islice(samples, size))
-
-    def take(self) -> ShardSample:
-        number = self._draws.integers(len(self._held))
-        sample, self._held[number] = self._held[number], next(self._samples)
-        return sample
-
-    def stand_in(self, generator: Generator) -> ShardSample:
-        """Some sample of the buffer, which stays there: the stream does not move."""
-        return self._held[int(torch.randint(len(self._held), (1,), generator=generator))]
-
-
+@dataclass(eq=False)
 class _EpochOfStream(IterableDataset):
     """Batches `start`, `start` + 1, ... of an epoch. Batch k comes from worker k modulo their number.
 
     What was delivered before is read again but not decoded, which takes a fraction of the time.
     """
 
-    def __init__(
-        self, stream: ShardStream, size: InputSize, loading: Loading, epoch: int, start: int, steps: int
-    ) -> None:
-        self._stream, self._size, self._loading = stream, size, loading
-        self._epoch, self._start, self._steps = epoch, start, steps
+    stream: ShardStream
+    size: InputSize
+    loading: Loading
+    epoch: int
+    start: int
+    steps: int
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
         workers = info.num_workers if info else 1
         # The loader asks worker 0 first: whoever has batch number `start` takes its place.
-        worker = ((info.id if info else 0) + self._start) % workers
-        loading, consumers = self._loading, self._loading.world * workers
+        worker = ((info.id if info else 0) + self.start) % workers
+        loading, consumers = self.loading, self.loading.world * workers
         consumer = loading.rank * workers + worker
-        samples = self._stream.samples(loading, consumer, consumers, self._epoch)
-        draws = np.random.default_rng([loading.seed, self._epoch, consumer])
-        shuffled = _Shuffled(samples, max(self._stream.buffer, 1), draws)
-        for number in range(worker, self._steps, workers):
-            taken = [shuffled.take() for _ in range(loading.batch_size)]
-            if number >= self._start:
-                yield self._batch(taken, shuffled, generator_for(loading.seed, self._epoch, number, loading.rank))
+        samples = self.stream.samples(loading, consumer, consumers, self.epoch)
+        draws = np.random.default_rng([loading.seed, self.epoch, consumer])
+        held = list(itertools.islice(samples, max(self.stream.buffer, 1)))
+        for number in range(worker, self.steps, workers):
+            taken = []
+            for place in (draws.integers(len(held)) for _ in range(loading.batch_size)):
+                taken.append(held[place])
+                held[place] = next(samples)
+            if number >= self.start:
+                yield self._batch(taken, held, generator_for(loading.seed, self.epoch, number, loading.rank))
 
-    def _batch(self, taken: list[ShardSample], shuffled: _Shuffled, generator: Generator) -> Batch:
-        """A picture that cannot be decoded is replaced by one from the buffer: all processes bring equal batches."""
+    def _batch(self, taken: list[ShardSample], held: Sequence[ShardSample], generator: Generator) -> Batch:
+        """A picture that cannot be decoded is replaced by one of those held, which stays there: the stream does not
+        move, and all processes bring equal batches.
+        """
         pictures, unreadable = [], 0
         for i, sample in enumerate(taken):
             while (picture := _decoded(sample)) is None:
                 unreadable += 1
                 if unreadable > _ATTEMPTS * len(taken):
                     raise UserError(f"{sample.name}: neither this nor hundreds of other images can be decoded")
-                sample = shuffled.stand_in(generator)
+                sample = held[int(torch.randint(len(held), (1,), generator=generator))]
             taken[i] = sample
             pictures.append(picture)
-        images = self._stream.augment(pictures, self._size.resolution, self._size.resize, generator)
+        images = self.stream.augment(pictures, self.size.resolution, self.size.resize, generator)
         return Batch(images, [s.caption for s in taken], torch.tensor([s.id for s in taken]), unreadable)
 
 
@@ -241,15 +232,11 @@ def _decoded(sample: ShardSample) -> Tensor | None:
 
 
 def _in_memory(shards: Sequence[Path], caption_key: str, augment: Augment, count: int) -> Pairs:
-    pictures, captions, ids = [], [], []
-    for sample in (sample for shard in shards for sample in read_shard(shard, caption_key)):
-        if len(pictures) == count:
-            break
-        if (picture := _decoded(sample)) is not None:
-            pictures.append(picture)
-            captions.append([sample.caption])
-            ids.append(sample.id)
-    if not pictures:
+    samples = (sample for shard in shards for sample in read_shard(shard, caption_key))
+    readable = ((sample, picture) for sample in samples if (picture := _decoded(sample)) is not None)
+    chosen = list(itertools.islice(readable, count))
+    if not chosen:
         raise UserError(f"{shards[0]}: no readable image with a caption ({caption_key}) to hold out")
-    rows = np.arange(len(pictures))
-    return Pairs(pictures, rows, captions, np.array(ids), augment)  # pyright: ignore[reportArgumentType]
+    pictures, captions = [picture for _, picture in chosen], [[sample.caption] for sample, _ in chosen]
+    ids = np.array([sample.id for sample, _ in chosen])
+    return Pairs(pictures, np.arange(len(chosen)), captions, ids, augment)

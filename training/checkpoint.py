@@ -53,29 +53,36 @@ class Run:
     def save(self, folder: Path, names: tuple[str, ...] = (LAST,)) -> None:
         """By the first process, with the random state of all; every process has to call it."""
         states = from_all(random_state())
-        if rank() == 0:
-            for name in names:
-                save(folder / name, self._content(states))
-
-    def _content(self, random_states: list[dict[str, Tensor]]) -> dict[str, Any]:
+        if rank() != 0:
+            return
         weights = self.judged.state_dict()
-        return self.task.description(weights) | {
+        content = self.task.description(weights) | {
             "model": weights,
             "trained": self.task.model.state_dict() if self.average else None,
             "loss": self.task.loss.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "rng": random_states,
+            "rng": states,
             "position": asdict(self.at),
             "step": self.at.step,
             "config": self.settings,
         }
+        for name in names:
+            save(folder / name, content)
 
     def restore(self, path: Path) -> None:
         """Go on where the checkpoint was written. UserError if it is of a run with other settings."""
         content = load(path)
-        self._check_settings(path, content["config"])
+        old = content["config"]
+        changed = [
+            f"{key} was {old.get(key)!r}, is {new!r}" for key, new in self.settings.items() if old.get(key) != new
+        ]
+        if changed:
+            raise UserError(
+                f"{path}: a run with other settings: {'; '.join(changed)}. Give them as they were to go on with it; "
+                "another output_path or resume=false starts anew"
+            )
         try:
             self.task.model.load_state_dict(content["trained"] or content["model"])
             if self.average:
@@ -89,16 +96,6 @@ class Run:
         self.schedule.load_state_dict(content["schedule"])
         self.scaler.load_state_dict(content["scaler"])
         restore_random_state(content["rng"][rank()])
-
-    def _check_settings(self, path: Path, old: dict[str, Any]) -> None:
-        changed = [
-            f"{key} was {old.get(key)!r}, is {value!r}" for key, value in self.settings.items() if old.get(key) != value
-        ]
-        if changed:
-            raise UserError(
-                f"{path}: a run with other settings: {'; '.join(changed)}. Give them as they were to go on with it; "
-                "another output_path or resume=false starts anew"
-            )
 
 
 def save(path: Path, content: dict[str, Any]) -> None:

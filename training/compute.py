@@ -1,7 +1,8 @@
 """Where and how precisely a training job computes."""
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import torch
@@ -18,15 +19,16 @@ class Compute:
 
     device: torch.device
     precision: Precision = "fp32"
-    scaler: torch.amp.GradScaler = field(init=False)  # pyright: ignore[reportPrivateImportUsage]
 
     def __post_init__(self) -> None:
         check_option("precision", self.precision, get_args(Precision))
         if self.precision == "fp16" and self.device.type != "cuda":
             raise UserError("precision=fp16 trains on CUDA only: use bf16 or fp32 on the CPU")
-        # Disabled it passes everything through. Only fp16 has so small a range that gradients must be scaled.
-        scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")  # pyright: ignore
-        object.__setattr__(self, "scaler", scaler)
+
+    @cached_property
+    def scaler(self) -> torch.amp.GradScaler:  # pyright: ignore[reportPrivateImportUsage]
+        """Disabled it passes everything through. Only fp16 has so small a range that gradients must be scaled."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")  # pyright: ignore
 
     def autocast(self) -> AbstractContextManager:
         dtype = _AUTOCAST.get(self.precision)

@@ -9,7 +9,6 @@ exactly the gradient of one process with the whole batch, for tower and loss par
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,25 +20,16 @@ from extraction.precision import usable_device
 from utils.errors import UserError
 
 
-@dataclass(frozen=True)
-class ProcessGroup:
-    """This process among all: process 0 writes files and reports."""
-
-    device: torch.device
-    rank: int = 0
-    world: int = 1
-
-
 @contextmanager
-def process_group(device: str = "cuda:0") -> Iterator[ProcessGroup]:
-    """Joins the other processes where `torchrun` started several.
+def process_group(device: str = "cuda:0") -> Iterator[torch.device]:
+    """Joins the other processes where `torchrun` started several, and gives this one's device.
 
     Cards are dealt out by the local rank and talk through NCCL, CPUs through Gloo.
     """
-    if "LOCAL_RANK" not in os.environ:
-        yield ProcessGroup(usable_device(device))
-        return
     chosen = usable_device(device)
+    if "LOCAL_RANK" not in os.environ:
+        yield chosen
+        return
     if chosen.type == "cuda":
         local_rank, cards = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local_rank >= cards:
@@ -48,12 +38,13 @@ def process_group(device: str = "cuda:0") -> Iterator[ProcessGroup]:
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
-        yield ProcessGroup(chosen, rank(), world_size())
+        yield chosen
     finally:
         dist.destroy_process_group()
 
 
 def rank() -> int:
+    """Process 0 writes files and reports."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -66,15 +57,6 @@ def share_buffers(model: nn.Module) -> None:
     if world_size() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
-
-
-def any_process(flag: bool, device: torch.device) -> bool:
-    """True everywhere if it is true somewhere: a signal may reach the processes at different steps."""
-    if world_size() == 1:
-        return flag
-    flags = torch.tensor(int(flag), device=device)
-    dist.all_reduce(flags)
-    return bool(flags)
 
 
 def from_all(value: Any) -> list[Any]:

@@ -1,7 +1,9 @@
 """The one loop of all training jobs: data, optimizer, step, eval, save. What is trained is a `training.task.Task`."""
 
 import logging
+import math
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,20 +11,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from pairs.loading import Loading
+from pairs.loading import Loading, whole_batches
 from training.checkpoint import BEST, LAST, Run, random_state, restore_random_state
 from training.compute import Compute, Precision
-from training.distributed import ProcessGroup, any_process, share_buffers
+from training.distributed import average_gradients, rank, share_buffers, sum_of_all, world_size
 from training.optimization import learning_rates, moving_average
 from training.recording import Recorder
 from training.schedules import Schedule
-from training.step import named_parameters, step
-from training.task import Task
+from training.task import Task, Values
 from utils.errors import UserError, check_count, check_flags, check_number
 
 logger = logging.getLogger(__name__)
@@ -52,33 +54,26 @@ class TrainingPlan:
     resume: bool = True
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "accumulation"):
-            check_count(key, getattr(self, key))
-        for key in ("max_steps", "save_every_steps"):
-            if getattr(self, key) is not None:
-                check_count(key, getattr(self, key))
+        least = {"epochs": 1, "batch_size": 1, "accumulation": 1, "workers": 0, "seed": 0}
+        least |= {key: 1 for key in ("max_steps", "save_every_steps") if getattr(self, key) is not None}
+        for key, number in least.items():
+            check_count(key, getattr(self, key), least=number)
         if self.max_norm is not None:
             check_number("max_norm", self.max_norm, least=0)
         if self.ema_decay is not None:
             check_number("ema_decay", self.ema_decay, least=0, most=1)
-        check_count("workers", self.workers, least=0)
-        check_count("seed", self.seed, least=0)
         check_flags(resume=self.resume)
 
-    def total_steps(self, steps_per_epoch: int) -> int:
-        whole = self.epochs * steps_per_epoch
-        return min(whole, self.max_steps or whole)
 
-
-def fit(task: Task, plan: TrainingPlan, group: ProcessGroup) -> int:
+def fit(task: Task, plan: TrainingPlan, device: torch.device) -> int:
     """Returns the exit status: 0 when finished, 128 + its number when a signal stopped it, with `last.pt` saved."""
     folder = Path(plan.output_path)
-    compute = Compute(group.device, plan.precision)
+    compute = Compute(device, plan.precision)
 
     # data
-    loading = Loading(plan.batch_size, plan.seed, group.rank, group.world, plan.workers)
-    steps_per_epoch = task.steps_per_epoch(loading)
-    total_steps = plan.total_steps(steps_per_epoch)
+    loading = Loading(plan.batch_size, plan.seed, rank(), world_size(), plan.workers)
+    steps_per_epoch = whole_batches(len(task.data.train), loading)
+    total_steps = min(plan.epochs * steps_per_epoch, plan.max_steps or sys.maxsize)
 
     # optimizer
     run = begin(task, plan, compute, loading, total_steps)
@@ -89,10 +84,8 @@ def fit(task: Task, plan: TrainingPlan, group: ProcessGroup) -> int:
             # step
             batches = task.batches(loading, epoch=at.epoch, start=at.batch)
             for batch in islice(batches, total_steps - at.step):
-                with naming_the_batch(run):
-                    values = step(
-                        task, run.optimizer, batch, compute, accumulation=plan.accumulation, max_norm=plan.max_norm
-                    )
+                where = f"step {at.step + 1} (batch {at.batch + 1} of epoch {at.epoch + 1})"
+                values = step(task, run.optimizer, batch, compute, plan.accumulation, plan.max_norm, where)
                 rates = learning_rates(run.optimizer)
                 if isinstance(run.schedule, LambdaLR):
                     run.schedule.step()
@@ -100,7 +93,8 @@ def fit(task: Task, plan: TrainingPlan, group: ProcessGroup) -> int:
                 if run.average:
                     run.average.update_parameters(task.model)
                 recorder.step(at.step, values, rates)
-                stop = any_process(bool(signals), group.device)
+                # A signal may reach the processes at different steps.
+                stop = bool(sum_of_all(torch.tensor(len(signals), device=device)))
                 if stop or (plan.save_every_steps and at.step % plan.save_every_steps == 0):
                     run.save(folder)
                 if stop:
@@ -118,7 +112,7 @@ def fit(task: Task, plan: TrainingPlan, group: ProcessGroup) -> int:
             # save
             improved, at.best_cost = cost < at.best_cost, min(cost, at.best_cost)
             run.save(folder, (LAST, BEST) if improved else (LAST,))
-    if group.rank == 0:
+    if rank() == 0:
         task.export(run.judged, folder)
     return 0
 
@@ -126,7 +120,7 @@ def fit(task: Task, plan: TrainingPlan, group: ProcessGroup) -> int:
 def begin(task: Task, plan: TrainingPlan, compute: Compute, loading: Loading, total_steps: int) -> Run:
     """A run at its first step, or where `last.pt` left off."""
     task.model.train()
-    optimizer = plan.optimizer(named_parameters(task))
+    optimizer = plan.optimizer([*task.model.named_parameters(), *task.loss.named_parameters("loss")])
     average = moving_average(task.model, plan.ema_decay) if plan.ema_decay else None
     settings = {"seed": plan.seed, "global_batch_size": loading.global_batch_size, "total_steps": total_steps}
     settings |= {"precision": plan.precision, "max_norm": plan.max_norm, "ema_decay": plan.ema_decay} | task.settings
@@ -150,14 +144,35 @@ def watch(run: Run, compute: Compute, loading: Loading) -> dict[str, float]:
     return metrics
 
 
-@contextmanager
-def naming_the_batch(run: Run) -> Iterator[None]:
-    """A loss that is not a number is told with the step and the batch it came from."""
-    try:
-        yield
-    except UserError as error:
-        at = run.at
-        raise UserError(f"step {at.step + 1} (batch {at.batch + 1} of epoch {at.epoch + 1}): {error}") from error
+def step(
+    task: Task,
+    optimizer: Optimizer,
+    batch: Any,
+    compute: Compute,
+    accumulation: int = 1,
+    max_norm: float | None = None,
+    where: str = "step",
+) -> Values:
+    """One update; returns what there is to record. UserError before the weights change if a number is not finite."""
+    optimizer.zero_grad(set_to_none=True)
+    values = task.backward(batch, compute, accumulation)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    average_gradients(parameters)
+    compute.scaler.unscale_(optimizer)
+    norm = float(nn.utils.clip_grad_norm_(parameters, max_norm or math.inf))
+    # In fp16 a gradient that overflows is part of the method: the scaler leaves that step out and scales less.
+    overflow = compute.scaler.is_enabled() and compute.scaler.get_scale() > 1
+    if not math.isfinite(values["loss"]) or not (math.isfinite(norm) or overflow):
+        ids = np.asarray(batch.ids).tolist()
+        shown = ", ".join(map(str, ids[:64])) + (f", ... ({len(ids)} in all)" if len(ids) > 64 else "")
+        raise UserError(
+            f"{where}: the loss is {values['loss']}, the norm of its gradient {norm}; the weights were not changed. "
+            f"Lower the learning rate, set max_norm or look at the data; image ids of the batch: {shown}"
+        )
+    compute.scaler.step(optimizer)
+    compute.scaler.update()
+    task.after_step()
+    return values | {"gradient_norm": norm}
 
 
 @contextmanager

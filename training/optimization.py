@@ -27,7 +27,9 @@ def parameter_groups(
     parameters = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
     for name, parameter in parameters:
         own = max((p for p in towers if name == p or name.startswith(f"{p}.")), key=len, default="")
-        groups.setdefault((own, decays(name, parameter)), []).append(parameter)
+        # CLIP paper, section 2.5: all weights that are not gains or biases; positions and embeddings are weights.
+        decays = parameter.ndim >= 2 and not name.endswith(("bias", "logit_scale"))
+        groups.setdefault((own, decays), []).append(parameter)
     unused = set(towers) - {own for own, _ in groups}
     if unused:
         parts = sorted({".".join(name.split(".")[:2]) for name, _ in parameters})
@@ -44,11 +46,6 @@ def parameter_groups(
     return result
 
 
-def decays(name: str, parameter: Tensor) -> bool:
-    """CLIP paper, section 2.5: all weights that are not gains or biases; positions and embeddings are weights."""
-    return parameter.ndim >= 2 and not name.endswith(("bias", "logit_scale"))
-
-
 def adamw(
     parameters: Iterable[tuple[str, Tensor]],
     *,
@@ -58,24 +55,10 @@ def adamw(
     weight_decay: float = 0.2,
     towers: Mapping[str, Mapping[str, float]] | None = None,
 ) -> torch.optim.AdamW:
-    """Decoupled weight decay; the defaults are the CLIP paper's for vision transformers."""
+    """Decoupled weight decay, Adam where it is 0; the defaults are the CLIP paper's for vision transformers."""
     check_number("optimizer.lr", lr, least=0)
     groups = parameter_groups(parameters, weight_decay=weight_decay, towers=towers)
     return torch.optim.AdamW(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True)
-
-
-def adam(
-    parameters: Iterable[tuple[str, Tensor]],
-    *,
-    lr: float,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    towers: Mapping[str, Mapping[str, float]] | None = None,
-) -> torch.optim.Adam:
-    """Adam without weight decay, as captioners are trained."""
-    check_number("optimizer.lr", lr, least=0)
-    groups = parameter_groups(parameters, weight_decay=0.0, towers=towers)
-    return torch.optim.Adam(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=True)
 
 
 def moving_average(model: nn.Module, decay: float) -> AveragedModel:

@@ -15,20 +15,15 @@ from models.clip.vision import Bottleneck
 _BLOCKS = (Block, MixerBlock, Bottleneck)
 
 
-def recompute_blocks(model: nn.Module) -> int:
-    """Switch it on, in place; returns how many blocks or foreign trunks do it. State dicts stay as they are.
+def recompute_blocks(model: nn.Module) -> None:
+    """Switch it on, in place, of our blocks and of foreign trunks. State dicts stay as they are.
 
     A ResNet's running means then move twice a step, by the same batch.
     """
-    count = 0
     for module in model.modules():
         if isinstance(module, _BLOCKS):
             module.forward = partial(checkpoint, module.forward, use_reentrant=False)
-            count += 1
         elif hasattr(module, "set_grad_checkpointing"):  # timm
             module.set_grad_checkpointing()  # pyright: ignore[reportCallIssue]
-            count += 1
         elif hasattr(module, "gradient_checkpointing_enable"):  # transformers
             module.gradient_checkpointing_enable({"use_reentrant": False})  # pyright: ignore[reportCallIssue]
-            count += 1
-    return count

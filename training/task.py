@@ -1,6 +1,6 @@
 """What a training job brings along; `training.fit` does the rest."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +31,13 @@ class Goal:
 LOWEST_LOSS = Goal("held_out/loss")
 
 
+class Splits(Protocol):
+    @property
+    def train(self) -> Sized:
+        """As many rows as an epoch shows."""
+        ...
+
+
 class Task(Protocol):
     """What is trained on which batches, how it is judged, and what is kept of it.
 
@@ -50,14 +57,14 @@ class Task(Protocol):
     @property
     def settings(self) -> dict[str, Any]: ...
 
-    def steps_per_epoch(self, loading: Loading) -> int: ...
+    @property
+    def data(self) -> Splits: ...
 
     def batches(self, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[Any]:
-        """This process' share of batches `start`, `start` + 1, ... of an epoch: the same whenever it is asked."""
-        ...
+        """This process' share of batches `start`, `start` + 1, ... of an epoch: the same whenever it is asked.
 
-    def ids(self, batch: Any) -> Sequence[object]:
-        """How an error names the rows of a batch."""
+        By a batch's `ids` an error names its rows.
+        """
         ...
 
     def backward(self, batch: Any, compute: Compute, accumulation: int = 1) -> Values:

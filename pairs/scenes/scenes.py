@@ -8,7 +8,8 @@ about 4,000 scenes a second on one core at 64 px, captions included.
 
 import random
 from collections.abc import Iterator, Set
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from typing import get_args
 
 import numpy as np
@@ -39,6 +40,7 @@ def draw_scene(rng: random.Random | int, *, facts: Facts | None = None, resoluti
     return Scene(paint(facts, rng, resolution), describe(facts, rng), facts)
 
 
+@dataclass(frozen=True)
 class Scenes:
     """Map-style data set of (image uint8 (n, n, 3), caption, id); equal ids mean equal facts. The one source of scenes.
 
@@ -49,25 +51,22 @@ class Scenes:
     UserError where there are not so many. Scenes have up to `max_groups` groups of shapes.
     """
 
-    def __init__(
-        self,
-        num: int,
-        *,
-        seed: int = 0,
-        size_px: int = 64,
-        split: SceneSplit = "all",
-        unique: bool = False,
-        max_groups: int = 3,
-    ) -> None:
-        check_count("num", num)
-        check_count("seed", seed, least=0)
-        check_count("size_px", size_px)
-        check_count("max_groups", max_groups)
-        check_option("split", split, get_args(SceneSplit))
-        self.num, self.seed, self.size_px, self.max_groups = num, seed, size_px, max_groups
-        self.split: SceneSplit = split
-        self.unique = unique
-        self._keys = self._distinct_keys() if unique else None
+    num: int
+    _: KW_ONLY
+    seed: int = 0
+    split: SceneSplit = "all"
+    max_groups: int = 3
+    size_px: int = 64
+    unique: bool = False
+
+    def __post_init__(self) -> None:
+        check_count("num", self.num)
+        check_count("seed", self.seed, least=0)
+        check_count("size_px", self.size_px)
+        check_count("max_groups", self.max_groups)
+        check_option("split", self.split, get_args(SceneSplit))
+        if self.unique:
+            self.scene(0)  # looks for all of them: there may not be so many
 
     def __len__(self) -> int:
         return self.num
@@ -80,13 +79,14 @@ class Scenes:
         """The whole scene, with all its captions. IndexError outside 0..num-1."""
         if not 0 <= index < self.num:
             raise IndexError(f"scene {index} of {self.num}")
-        key = self._keys[index] if self._keys else self._find(index, frozenset())[0]
+        key = self._distinct_keys[index] if self.unique else self._find(index, frozenset())[0]
         return draw_scene(random.Random(key), resolution=self.size_px)
 
     def draw(self, title: str) -> Iterator[Scene]:
         """All of them, in order, with a bar."""
         return map(self.scene, tqdm(range(self.num), desc=f"{title}: drawing", unit="", leave=False, delay=2))
 
+    @cached_property
     def _distinct_keys(self) -> list[str]:
         seen: set[Facts] = set()
         keys = []

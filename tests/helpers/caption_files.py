@@ -14,7 +14,7 @@ from training.captioning.prepare_labels import prepare
 
 
 def annotated(number: int, captions: list[str], split: str = "train") -> AnnotatedImage:
-    return AnnotatedImage(str(number), split, f"folder/{number:06}.jpg", [caption.split() for caption in captions])
+    return AnnotatedImage(str(number), split, f"folder/{number:06}.jpg", tuple(captions))
 
 
 def write_karpathy(path: Path, images: list[AnnotatedImage]) -> Path:
@@ -26,7 +26,7 @@ def write_karpathy(path: Path, images: list[AnnotatedImage]) -> Path:
             "cocoid": int(image.id),
             "imgid": number,
             "split": image.split,
-            "sentences": [{"tokens": words, "raw": f"{' '.join(words)}."} for words in image.captions],
+            "sentences": [{"tokens": words.split(), "raw": f"{words}."} for words in image.captions],
         }
         for number, image in enumerate(images)
     ]

@@ -14,7 +14,7 @@ from tests.helpers.small_data import plan
 from training.captioning.data import CaptionData, LabelledGrids
 from training.captioning.rewards import RewardImages
 from training.fit import TrainingPlan
-from training.optimization import adam
+from training.optimization import adamw
 from training.schedules import constant
 
 COLOURS, SHAPES = ["red", "green", "blue", "white"], ["square", "circle", "star"]
@@ -49,7 +49,12 @@ def fresh_captioner(data: CaptionData, *, seed: int = 0, **changed) -> Captioner
 
 
 def toy_plan(folder: Path, **changed) -> TrainingPlan:
-    defaults = {"optimizer": partial(adam, lr=5e-3), "schedule": constant, "epochs": 2, "batch_size": 6}
+    defaults = {
+        "optimizer": partial(adamw, lr=5e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0),
+        "schedule": constant,
+        "epochs": 2,
+        "batch_size": 6,
+    }
     return plan(folder, **(defaults | changed))
 
 

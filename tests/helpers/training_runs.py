@@ -10,7 +10,7 @@ import torch
 
 from training import fit
 from training.checkpoint import load
-from training.step import step
+from training.fit import step
 
 
 def log(folder: Path) -> list[dict]:

@@ -191,7 +191,7 @@ def test_shards_are_shared_among_ranks_and_workers_without_overlap(tmp_path):
     shares = [consumed(stream, Loading(2), consumer, 4, 12) for consumer in range(4)]
     assert sorted(flat(shares)) == list(range(48))  # the ninth is held out
     with pytest.raises(UserError, match=r"8 shards for 3 process\(es\) with 3 worker"):
-        stream.steps_per_epoch(Loading(1, world=3, workers=3))
+        stream.batches(InputSize(32), Loading(1, world=3, workers=3), epoch=0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

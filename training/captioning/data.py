@@ -14,8 +14,8 @@ from torch import Tensor
 from extraction.one_thread import use_one_thread_here
 from models.captioner.vocabulary import Vocabulary
 from pairs.labels import Labels
-from pairs.loading import Loading, generator_for, shared_out, whole_batches
-from training.captioning.features import Embeddings, Grids
+from pairs.loading import Loading, generator_for, shared_out
+from training.captioning.features import ImageFeatures
 from utils.errors import UserError, check_count
 
 
@@ -32,15 +32,15 @@ class CaptionBatch:
     mask: Float32[Tensor, "b k t"]
     references: list[list[str]]
     embeddings: Float32[Tensor, "b e"] | None  # of the reward model, of length 1
-    image_ids: list[str]
+    ids: list[str]  # of the images
 
     def __post_init__(self) -> None:
-        lengths = {len(part) for part in (self.grids, self.labels, self.mask, self.references, self.image_ids)}
+        lengths = {len(part) for part in (self.grids, self.labels, self.mask, self.references, self.ids)}
         if len(lengths) > 1 or self.labels.shape != self.mask.shape:
             raise ValueError(f"parts of a batch differ in length: {sorted(lengths)}")
 
     def __len__(self) -> int:
-        return len(self.image_ids)
+        return len(self.ids)
 
 
 def parts(batch: CaptionBatch, number: int, device: torch.device) -> Iterator[CaptionBatch]:
@@ -58,7 +58,7 @@ def parts(batch: CaptionBatch, number: int, device: torch.device) -> Iterator[Ca
             mask=batch.mask[some].to(device, non_blocking=True),
             references=batch.references[some],
             embeddings=None if batch.embeddings is None else batch.embeddings[some],
-            image_ids=batch.image_ids[some],
+            ids=batch.ids[some],
         )
 
 
@@ -72,8 +72,8 @@ class LabelledGrids:
     """
 
     labels: Labels
-    grids: Grids
-    embeddings: Embeddings | None
+    grids: ImageFeatures
+    embeddings: ImageFeatures | None
     references: Callable[[int], list[str]]
     captions_per_image: int = 5
 
@@ -83,8 +83,10 @@ class LabelledGrids:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def steps_per_epoch(self, loading: Loading) -> int:
-        return whole_batches(len(self), loading)
+    def need_embeddings(self) -> ImageFeatures:
+        if self.embeddings is None:
+            raise UserError("embeddings_path: expected the image embeddings, found nothing")
+        return self.embeddings
 
     def batches(self, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[CaptionBatch]:
         """This process' share of batches `start`, `start` + 1, ... of an epoch: the same whenever it is asked.
@@ -186,5 +188,4 @@ def ahead(make: Callable[[int], CaptionBatch], numbers: range, *, threads: int) 
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            for future in waiting:
-                future.cancel()
+            pool.shutdown(cancel_futures=True)

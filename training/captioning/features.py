@@ -4,7 +4,6 @@ Understood are a folder of `<image>.npz`, a folder of `<image>_grid.npy` and `<i
 CLIP-ViL writes: `<image>.npz` with `feat` (14, 14, c), `<image>.npy` (e,). A dict of arrays does as well.
 """
 
-import os
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import h5py
 import numpy as np
 from jaxtyping import Float, Float32
 
-from pairs.labels import LabelledImage
+from pairs.annotations import AnnotatedImage
 from store.hdf5 import FOLDER, RECORD
 from store.record import META, parse_record, read_record
 from utils.errors import UserError, some
@@ -23,16 +22,10 @@ from utils.errors import UserError, some
 _HDF5_ENDINGS = (".h5", ".hdf5")
 
 
-class Grids(Protocol):
-    """Image id -> tokens, float16 or float32. n may differ between images, c may not."""
+class ImageFeatures(Protocol):
+    """Image id -> grid (n, c), float16 or float32 (n may differ, c may not), or embedding (e,), float32 of length 1."""
 
-    def __getitem__(self, image_id: str, /) -> Float[np.ndarray, "n c"]: ...
-
-
-class Embeddings(Protocol):
-    """Image id -> embedding of length 1."""
-
-    def __getitem__(self, image_id: str, /) -> Float32[np.ndarray, " e"]: ...
+    def __getitem__(self, image_id: str, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -76,14 +69,7 @@ def embedding_kind(feature_type: str | None) -> Kind:
     return Kind("embeddings", ("g_feature", *families), endings, as_embedding)
 
 
-def open_grids(path: Path, images: Iterable[LabelledImage]) -> "FeatureFolder | FeatureFile":
-    """UserError unless all of these images have a grid in this folder or HDF5 file."""
-    return _open(path, images, GRID)
-
-
-def open_embeddings(path: Path, images: Iterable[LabelledImage]) -> "FeatureFolder | FeatureFile":
-    """UserError unless all of these images have an embedding in this folder or HDF5 file."""
-    return _open(path, images, embedding_kind(_feature_type(path)))
+EMBEDDING = embedding_kind(None)
 
 
 def _feature_type(path: Path) -> str | None:
@@ -95,10 +81,13 @@ def _feature_type(path: Path) -> str | None:
         with h5py.File(path, "r") as file:
             return str(file.attrs.get(FOLDER, "")).partition("/")[0] or None
     except OSError:
-        return None  # `_open` says so
+        return None  # `open_features` says so
 
 
-def _open(path: Path, images: Iterable[LabelledImage], kind: Kind) -> "FeatureFolder | FeatureFile":
+def open_features(path: Path, images: Iterable[AnnotatedImage], kind: Kind) -> "FeatureFolder | FeatureFile":
+    """UserError unless all of these images have features of this kind in this folder or HDF5 file."""
+    if kind is EMBEDDING:
+        kind = embedding_kind(_feature_type(path))
     if path.is_dir():
         return FeatureFolder(path, images, kind)
     if path.is_file() and path.suffix in _HDF5_ENDINGS:
@@ -109,12 +98,14 @@ def _open(path: Path, images: Iterable[LabelledImage], kind: Kind) -> "FeatureFo
 class FeatureFolder:
     """A file an image, found by the image's id, or by the name of its file with or without the folder."""
 
-    def __init__(self, root: Path, images: Iterable[LabelledImage], kind: Kind) -> None:
+    def __init__(self, root: Path, images: Iterable[AnnotatedImage], kind: Kind) -> None:
         self._root, self._kind = root, kind
-        there = _files_below(root, (".npz", *kind.endings))
+        endings = (".npz", *kind.endings)
+        # One walk: to ask for each of a hundred thousand files takes minutes on network disks.
+        there = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.name.endswith(endings)}
         self._files = _located(
             images,
-            lambda name: next((name + ending for ending in (".npz", *kind.endings) if name + ending in there), None),
+            lambda name: next((name + ending for ending in endings if name + ending in there), None),
             f"{root}: no {kind.title} of",
             there,
         )
@@ -141,7 +132,7 @@ class FeatureFolder:
 class FeatureFile:
     """One HDF5 file: a data set an image, or a group an image with a data set for each kind of feature."""
 
-    def __init__(self, path: Path, images: Iterable[LabelledImage], kind: Kind) -> None:
+    def __init__(self, path: Path, images: Iterable[AnnotatedImage], kind: Kind) -> None:
         self._path, self._kind = path, kind
         try:
             self._file = h5py.File(path, "r")
@@ -178,18 +169,8 @@ def _key(keys: Sequence[str], kind: Kind) -> str:
     return found
 
 
-def _files_below(root: Path, endings: tuple[str, ...]) -> set[str]:
-    """One walk: to ask for each of a hundred thousand files takes minutes on network disks."""
-    found = set()
-    for folder, _, names in os.walk(root):
-        below = Path(folder).relative_to(root).as_posix()
-        prefix = "" if below == "." else f"{below}/"
-        found.update(prefix + name for name in names if name.endswith(endings))
-    return found
-
-
 def _located(
-    images: Iterable[LabelledImage], find: Callable[[str], str | None], problem: str, there: Collection[str]
+    images: Iterable[AnnotatedImage], find: Callable[[str], str | None], problem: str, there: Collection[str]
 ) -> Mapping[str, str]:
     """Image id -> where it is. UserError with the number and the first of those that are nowhere, and what is `there`.
 
@@ -209,7 +190,6 @@ def _located(
         raise UserError(f"{problem} {len(missing)} of {len(missing) + len(found)} images: {some(missing)}; {example}")
     owners: dict[str, str] = {}
     for image_id, place in found.items():
-        if place in owners:
+        if owners.setdefault(place, image_id) != image_id:
             raise UserError(f"{place}: features of one file would serve images {owners[place]} and {image_id}")
-        owners[place] = image_id
     return found

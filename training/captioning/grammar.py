@@ -4,6 +4,7 @@ Paper: Cho et al. 2022, section 3.3. Deliberate differences: captions stand behi
 before them; precision and recall are not interchanged; InfoNCE compares with the images of all processes.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,8 @@ from models.clip_s import PREFIX, prefixed
 from pairs.loading import Loading
 from training import distributed
 from training.captioning.grammar_data import GrammarBatch, GrammarData
-from training.captioning.grammar_findings import Finding, summary, truth
-from training.captioning.grammar_head import GrammarHead
+from training.captioning.grammar_findings import summary, truth
+from training.captioning.grammar_head import GRAMMATICAL, GrammarHead
 from training.checkpoint import save
 from training.compute import Compute
 from training.contrastive.losses import ClipLoss
@@ -70,14 +71,8 @@ class GrammarTask:
     def settings(self) -> dict[str, Any]:
         return {"prefix": self.prefix, "grammar_weight": self.loss.grammar_weight}
 
-    def steps_per_epoch(self, loading: Loading) -> int:
-        return self.data.train.steps_per_epoch(loading)
-
     def batches(self, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[GrammarBatch]:
         return self.data.train.batches(loading, epoch=epoch, start=start)
-
-    def ids(self, batch: GrammarBatch) -> list[str]:
-        return batch.image_ids
 
     def backward(self, batch: GrammarBatch, compute: Compute, accumulation: int = 1) -> Values:
         """UserError for `accumulation` other than 1: every caption is compared with every image."""
@@ -113,13 +108,19 @@ class GrammarTask:
         Every process does all of it.
         """
         model.eval()
-        findings = []
+        count, losses, kinds = len(self.data.validation), Counter[str](), []
+        images, texts, grammatical = [], [], []
         for batch in self.data.validation.in_order(loading.batch_size):
-            texts, logits = self.encode(model, batch, compute)
-            images = batch.embeddings.to(compute.device)
-            losses = self.loss.of_features(images, texts, model.logit_scale, logits)
-            findings.append(Finding.of(batch, texts, logits, losses))
-        return {f"held_out/{key}": value for key, value in summary(findings).items()}
+            features, logits = self.encode(model, batch, compute)
+            own = self.loss.of_features(batch.embeddings.to(compute.device), features, model.logit_scale, logits)
+            losses.update({key: float(value) * len(batch.ids) for key, value in own.items()})
+            kinds += [negative.kind for negative in batch.negatives]
+            images.append(batch.embeddings)
+            texts.append(F.normalize(features, dim=1).cpu())
+            grammatical.append((logits.argmax(dim=1) == GRAMMATICAL).cpu().view(2, -1))
+        found = {key: total / count for key, total in losses.items()}
+        found |= summary(torch.cat(images), torch.cat(texts), torch.cat(grammatical, dim=1), kinds)
+        return {f"held_out/{key}": value for key, value in found.items()}
 
     def description(self, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         return {"architecture": describe(self.model), "prefix": self.prefix}

@@ -27,7 +27,8 @@ def corrupt(words: Sequence[str], vocabulary: Sequence[str], draw: Random) -> Ne
     """
     if not words or not vocabulary:
         raise UserError("negatives: expected a caption of one word or more, and a vocabulary to insert from")
-    kind = draw.choice([kind for kind, possible in _POSSIBLE.items() if possible(words, vocabulary)])
+    impossible = {"remove": len(words) < 2, "swap": len(vocabulary) < 2, "shuffle": len(set(words)) < 2}
+    kind = draw.choice([kind for kind in EDITS if not impossible.get(kind)])
     changed = list(words)
     while changed == list(words):
         changed = EDITS[kind](list(words), vocabulary, draw)
@@ -83,11 +84,4 @@ def _piece(words: Words, longest: int, draw: Random) -> slice:
 
 EDITS: dict[str, Callable[[Words, Sequence[str], Random], Words]] = {
     edit.__name__: edit for edit in (repeat, remove, insert, swap, shuffle)
-}
-_POSSIBLE: dict[str, Callable[[Sequence[str], Sequence[str]], bool]] = {
-    "repeat": lambda words, vocabulary: True,
-    "remove": lambda words, vocabulary: len(words) > 1,
-    "insert": lambda words, vocabulary: True,
-    "swap": lambda words, vocabulary: len(vocabulary) > 1,
-    "shuffle": lambda words, vocabulary: len(set(words)) > 1,
 }

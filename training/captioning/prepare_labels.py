@@ -12,7 +12,7 @@ from evaluation.captions.cider import DocumentFrequency
 from models.captioner.vocabulary import Vocabulary
 from pairs.annotations import END_WORD, TRAIN_SPLITS, AnnotatedImage, read_annotations
 from pairs.label_files import write_hdf5, write_json
-from pairs.labels import LabelledImage, Labels, make_labels, make_vocabulary
+from pairs.labels import Labels, make_labels, make_vocabulary
 from utils.errors import UserError, check_count, check_option, given_path
 from utils.progress_bar import progress_bar
 
@@ -67,15 +67,16 @@ def of_split(images: Sequence[AnnotatedImage], split: str) -> list[AnnotatedImag
 def document_frequency(images: Sequence[AnnotatedImage], vocabulary: Vocabulary) -> DocumentFrequency:
     """What CIDEr-D as a reward is based on: complete captions and their end, words that cannot be said as UNK."""
     known = set(vocabulary.words)
-    return DocumentFrequency.build(
-        [[*(word if word in known else vocabulary.unk for word in caption), END_WORD] for caption in image.captions]
-        for image in images
-    )
+
+    def ended(caption: str) -> list[str]:
+        return [*(word if word in known else vocabulary.unk for word in caption.split()), END_WORD]
+
+    return DocumentFrequency.build(list(map(ended, image.captions)) for image in images)
 
 
 def summary(images: Sequence[AnnotatedImage], counted: Sequence[AnnotatedImage], labels: Labels) -> str:
     """`counted`: the images that the vocabulary is of."""
-    words = {word for image in counted for caption in image.captions for word in caption}
+    words = {word for image in counted for caption in image.captions for word in caption.split()}
     known = set(labels.vocabulary.words)
     dropped = sum(word not in known for word in words)
     lines = [
@@ -83,7 +84,7 @@ def summary(images: Sequence[AnnotatedImage], counted: Sequence[AnnotatedImage],
         f"{'split':<10}{'images':>10}{'captions':>10}{'UNK':>9}{'cut':>9}",
     ]
     for split, count in labels.count_splits().items():
-        captions = [caption for image in images if image.split == split for caption in image.captions]
+        captions = [caption.split() for image in images if image.split == split for caption in image.captions]
         unknown = sum(word not in known for caption in captions for word in caption)
         cut = sum(len(caption) > labels.max_length for caption in captions)
         shares = _percent(unknown, sum(map(len, captions))), _percent(cut, len(captions))
@@ -92,7 +93,7 @@ def summary(images: Sequence[AnnotatedImage], counted: Sequence[AnnotatedImage],
 
 
 def _lengths(images: Sequence[AnnotatedImage]) -> list[str]:
-    lengths = Counter(len(caption) for image in images for caption in image.captions)
+    lengths = Counter(len(caption.split()) for image in images for caption in image.captions)
     total = sum(lengths.values())
     rows = [f"{n:>5}{lengths[n]:>10}{_percent(lengths[n], total):>9}" for n in range(max(lengths) + 1)]
     empty = [f"{lengths[0]} captions without a word are left out"] if lengths[0] else []
@@ -103,7 +104,7 @@ def _percent(part: int, whole: int) -> str:
     return f"{100 * part / max(whole, 1):.2f} %"
 
 
-def _with_sizes(images: Sequence[LabelledImage], folder: Path) -> list[LabelledImage]:
+def _with_sizes(images: Sequence[AnnotatedImage], folder: Path) -> list[AnnotatedImage]:
     """From the files' headers. COCO's images lie below a folder a split, those of other sets often do not."""
     sized = []
     for image in progress_bar(images, "sizes of the images", passing=True):

@@ -1,10 +1,9 @@
 """What a CLIP model sees in drawn scenes and photos: a captioner's data without a download."""
 
 import hashlib
-import io
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,13 +24,8 @@ from store.plain_json import encode
 from utils.errors import UserError, check_count
 from utils.progress_bar import progress_bar
 
-
-@dataclass(frozen=True)
-class SceneFeatures:
-    """Grids are stored in half precision; embeddings have length 1."""
-
-    grids: Float16[np.ndarray, "b n c"]
-    embeddings: Float32[np.ndarray, "b e"]
+# Of pictures: grids, stored in half precision, and embeddings of length 1.
+Features = tuple[Float16[np.ndarray, "b n c"], Float32[np.ndarray, "b e"]]
 
 
 @dataclass(frozen=True)
@@ -49,10 +43,6 @@ class FeatureMaker:
         check_count("batch_size", self.batch_size)
 
     @cached_property
-    def weights_sha256(self) -> str:
-        return weights_sha256(self.model_name)
-
-    @cached_property
     def _encoders(self) -> tuple[Encoder, Encoder]:
         """The model twice: at `resolution`, at its own."""
         own = ModelChoice(model_name=self.model_name, device=self.device, precision="fp32")
@@ -60,27 +50,21 @@ class FeatureMaker:
         grids, embeddings = (Encoder(each.model, device=each.device, precision=each.precision) for each in loaded)
         return grids, embeddings
 
-    def of_scenes(self, scenes: Scenes, drawn: Sequence[Scene]) -> SceneFeatures:
+    def of_scenes(self, scenes: Scenes, drawn: Sequence[Scene]) -> Features:
         """`drawn` are those of `scenes`."""
         pictures = [as_picture(scene.image) for scene in drawn]
         if self.cache_path is None:
             return self.of_pictures(pictures)
-        file = self.cache_path / f"scenes-{hashlib.sha256(encode(self._facts(scenes))).hexdigest()[:16]}.npz"
+        facts = asdict(scenes) | {"resolution_px": self.resolution, "weights_sha256": weights_sha256(self.model_name)}
+        file = self.cache_path / f"scenes-{hashlib.sha256(encode(facts)).hexdigest()[:16]}.npz"
         if file.is_file():
             return _read(file)
-        features = self.of_pictures(pictures)
-        buffer = io.BytesIO()
-        np.savez(buffer, grids=features.grids, embeddings=features.embeddings)
+        grids, embeddings = self.of_pictures(pictures)
         with atomic_write(file) as out:
-            out.write(buffer.getbuffer())
-        return features
+            np.savez(out, grids=grids, embeddings=embeddings)
+        return grids, embeddings
 
-    def _facts(self, scenes: Scenes) -> dict[str, object]:
-        keys = ("num", "seed", "split", "max_groups", "size_px", "unique")
-        facts = {key: getattr(scenes, key) for key in keys}
-        return facts | {"resolution_px": self.resolution, "weights_sha256": self.weights_sha256}
-
-    def of_pictures(self, pictures: Sequence[UInt8[Tensor, "3 m m"]]) -> SceneFeatures:
+    def of_pictures(self, pictures: Sequence[UInt8[Tensor, "3 m m"]]) -> Features:
         """Of pictures of one size."""
         encode_grids, encode_whole = self._encoders
         own_resolution = encode_whole.model.visual.input_resolution
@@ -92,12 +76,12 @@ class FeatureMaker:
             grids.append(grid.astype(np.float16))
             whole = torch.from_numpy(encode_whole.images(fit(batch, own_resolution, "squash")))
             embeddings.append(F.normalize(whole, dim=1).numpy())
-        return SceneFeatures(np.concatenate(grids), np.concatenate(embeddings))
+        return np.concatenate(grids), np.concatenate(embeddings)
 
 
-def _read(file: Path) -> SceneFeatures:
+def _read(file: Path) -> Features:
     try:
         with np.load(file, allow_pickle=False) as content:
-            return SceneFeatures(content["grids"], content["embeddings"])
+            return content["grids"], content["embeddings"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{file}: the kept features cannot be read ({error}): delete the file") from error

@@ -19,7 +19,6 @@ from training.captioning.data import CaptionBatch, CaptionData, parts
 from training.captioning.rewards import RewardImages, RewardSum
 from training.compute import Compute
 from training.distributed import sum_of_all, world_size
-from training.step import rescale_gradients
 from training.task import Values
 from utils.errors import UserError, check_count, check_option
 
@@ -74,7 +73,9 @@ class SelfCritical:
             words, loss = words + mask.sum(), loss + summed.detach()
             recorded.append(values)
         words = sum_of_all(words)
-        rescale_gradients(model.parameters(), float(longest * world_size() / words))
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(float(longest * world_size() / words))
         means: Values = {key: torch.cat([part[key] for part in recorded]).mean() for key in recorded[0]}
         return {"loss": float(loss * world_size() / words)} | means
 

@@ -1,16 +1,16 @@
-"""Where a captioner's data comes from: the options of config group `caption_data`. Each is a function."""
+"""Where data of captioners and of their grammar comes from: config groups `caption_data`, `grammar_data`."""
 
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
-from pairs.annotations import TRAIN_SPLITS, AnnotatedImage, words_of
+from pairs.annotations import TRAIN_SPLITS, AnnotatedImage, in_words
 from pairs.label_files import open_labels
 from pairs.labels import Labels, make_labels, make_vocabulary
-from pairs.photo_set import PhotoSet
+from pairs.picture_folders import Files
 from pairs.scenes.scenes import Scenes
 from training.captioning.data import CaptionData, LabelledGrids
-from training.captioning.features import Embeddings, Grids, open_embeddings, open_grids
+from training.captioning.features import EMBEDDING, GRID, ImageFeatures, open_features
 from training.captioning.scene_features import FeatureMaker
 from utils.errors import check_count, given_path
 
@@ -30,14 +30,25 @@ def stored_captions(
     labels = open_labels(labels_path)
     train, validation = labels.take(TRAIN_SPLITS), labels.take([validation_split])
     images = [*train.images, *validation.images]
-    grids = open_grids(given_path("grids_path", grids_path, "a folder or HDF5 file of grid features"), images)
-    embeddings = open_embeddings(Path(embeddings_path).expanduser(), images) if embeddings_path else None
+    grids = open_features(given_path("grids_path", grids_path, "a folder or HDF5 file of grid features"), images, GRID)
+    embeddings = open_features(Path(embeddings_path).expanduser(), images, EMBEDDING) if embeddings_path else None
     return CaptionData(
         *_sources(train, validation, grids, embeddings, captions_per_image),
         labels.vocabulary,
         grid_settings=grids.settings(images[0].id),
         embedding_settings={} if embeddings is None else embeddings.settings(images[0].id),
     )
+
+
+def stored_embeddings(
+    *, labels_path: str | None, embeddings_path: str | None, validation_split: str = "val"
+) -> CaptionData:
+    """Labels of `--config-name caption_labels`, embeddings of the model that is tuned to grammar, no grids."""
+    labels = open_labels(labels_path)
+    train, validation = labels.take(TRAIN_SPLITS), labels.take([validation_split])
+    path = given_path("embeddings_path", embeddings_path, "a folder or HDF5 file of image embeddings")
+    embeddings = open_features(path, [*train.images, *validation.images], EMBEDDING)
+    return CaptionData(*_sources(train, validation, {}, embeddings), labels.vocabulary)
 
 
 def scene_captions(
@@ -55,7 +66,7 @@ def scene_captions(
     max_length: int = 16,
     word_count_threshold: int = 5,
     captions_per_image: int = 5,
-    photos: PhotoSet | None = None,
+    photos: Callable[[int, int], tuple[list[AnnotatedImage], Files]] | None = None,
 ) -> CaptionData:
     """Drawn scenes, with features that a CLIP model computes now; those held out show other combinations of facts.
 
@@ -64,7 +75,7 @@ def scene_captions(
     """
     check_count("count", count)
     check_count("validation_count", validation_count)
-    chosen = photos.choose(validation_count, seed) if photos else None
+    chosen, photographed = photos(validation_count, seed) if photos else ([], [])
     cache = Path(cache_path).expanduser() if cache_path else None
     features = FeatureMaker(model_name, resolution, device, batch_size, cache)
     scenes = [
@@ -72,31 +83,32 @@ def scene_captions(
         Scenes(validation_count, seed=seed + 1, size_px=size_px, split="test", unique=True, max_groups=max_groups),
     ]
     images: list[AnnotatedImage] = []
-    grids: list[np.ndarray] = []
-    embeddings: list[np.ndarray] = []
+    found = []
     for part in scenes:
         drawn = list(part.draw(f"scenes to {part.split} on"))
         images += [
-            AnnotatedImage(f"{part.split}{i}", part.split, "", [words_of(caption) for caption in scene.captions])
+            AnnotatedImage(f"{part.split}{i}", part.split, "", tuple(map(in_words, scene.captions)))
             for i, scene in enumerate(drawn)
         ]
-        found = features.of_scenes(part, drawn)
-        grids, embeddings = [*grids, *found.grids], [*embeddings, *found.embeddings]
-    if chosen:
-        found = features.of_pictures(chosen.pictures())
-        images += chosen.annotated()
-        grids, embeddings = [*grids, *found.grids], [*embeddings, *found.embeddings]
+        found.append(features.of_scenes(part, drawn))
+    if photos:
+        images += chosen
+        found.append(features.of_pictures([*photographed]))
 
     ids = [image.id for image in images]
+    grid_of, embedding_of = (dict(zip(ids, chain(*parts), strict=True)) for parts in zip(*found, strict=True))
     train, held_out = ([image for image in images if image.split == split] for split in ("train", "test"))
     vocabulary = make_vocabulary([*train, *held_out], train, threshold=word_count_threshold)
     labels = [make_labels(part, vocabulary, max_length=max_length) for part in (train, held_out)]
-    grid_of, embedding_of = dict(zip(ids, grids, strict=True)), dict(zip(ids, embeddings, strict=True))
     return CaptionData(*_sources(labels[0], labels[1], grid_of, embedding_of, captions_per_image), vocabulary)
 
 
 def _sources(
-    train: Labels, validation: Labels, grids: Grids, embeddings: Embeddings | None, captions_per_image: int
+    train: Labels,
+    validation: Labels,
+    grids: ImageFeatures,
+    embeddings: ImageFeatures | None,
+    captions_per_image: int = 1,
 ) -> tuple[LabelledGrids, LabelledGrids]:
     return (
         LabelledGrids(train, grids, embeddings, train.known_captions, captions_per_image),

@@ -16,7 +16,6 @@ from training.captioning.data import CaptionData
 from training.captioning.origin import check_embeddings, described_grids
 from training.captioning.rewards import ClipSReward, Reward
 from training.captioning.task import CaptionerTask, Objective
-from training.captioning.validation import CaptionValidation
 from training.distributed import process_group
 from training.fit import TrainingPlan, fit
 from training.task import Goal
@@ -48,7 +47,7 @@ def train(
     if objective.starts_from_weights and not start_from:
         raise UserError("start_from: expected the captioner of a first phase (last.pt, captioner.pt), found nothing")
     source = data()
-    with process_group(plan.device) as group:
+    with process_group(plan.device) as device:
         # data
         torch.manual_seed(plan.seed)
         first = next(iter(source.train.in_order(Loading(1))))
@@ -62,19 +61,20 @@ def train(
             model.initialize()
 
         # objective
-        objective.prepare(source, group.device)
+        objective.prepare(source, device)
         judges: dict[str, Reward] = {f"reward_{name}": reward for name, reward in objective.rewards.items()}
         if first.embeddings is None:
             logger.info("no image embeddings: validation without CLIP-S")
         else:
             judge = judges["clip_s"] = clip_s()
             check_embeddings(judge.model_name, source.embedding_settings)
-            judge.prepare(source.train, group.device)
+            judge.prepare(source.train, device)
 
         # optimizer, step, eval, save
-        validation = CaptionValidation(source.validation, source.vocabulary, decoding or Decoding(), judges, metrics)
         goal = Goal(f"held_out/{best_metric}", highest=best_metric != "loss")
-        return fit(CaptionerTask(model.to(group.device), objective, source, validation, described, goal), plan, group)
+        decoding = decoding or Decoding()
+        task = CaptionerTask(model.to(device), objective, source, described, decoding, judges, metrics, goal)
+        return fit(task, plan, device)
 
 
 def continued(start_from: str, data: CaptionData, features: Mapping[str, Any]) -> Captioner:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 
 from models.clip_s import PREFIX
+from training.captioning.data import CaptionData
 from training.captioning.grammar import GrammarLoss, GrammarTask
 from training.captioning.grammar_data import GrammarData
 from training.captioning.reward_text import text_model
@@ -15,7 +16,7 @@ from utils.errors import check_number, check_text
 
 def train(
     *,
-    data: Callable[[], GrammarData],
+    data: Callable[[], CaptionData],
     model_name: str,
     plan: TrainingPlan,
     prefix: str = PREFIX,
@@ -24,10 +25,10 @@ def train(
     """Returns the exit status of `fit`. `model_name` is the model that the image embeddings come from."""
     check_text("clip_prefix", prefix)
     check_number("grammar_weight", grammar_weight, least=0)
-    source = data()
-    with process_group(plan.device) as group:
+    source = GrammarData.of(data())
+    with process_group(plan.device) as device:
         torch.manual_seed(plan.seed)
         model = text_model(model_name)
         loss = GrammarLoss(model.text.pooled_dim, grammar_weight=grammar_weight)
-        task = GrammarTask(model.to(group.device), loss.to(group.device), source, prefix)
-        return fit(task, plan, group)
+        task = GrammarTask(model.to(device), loss.to(device), source, prefix)
+        return fit(task, plan, device)

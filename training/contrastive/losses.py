@@ -16,8 +16,13 @@ from torch import Tensor, nn
 class ClipLoss(nn.Module):
     """Symmetric InfoNCE: of all texts, which is this image's, and the reverse; the mean of the two cross-entropies.
 
-    Paper: Radford et al. 2021, figure 3. `image_ids` are not used: another caption of the same image is a negative.
+    Paper: Radford et al. 2021, figure 3: another caption of the same image is a negative. With `by_image` all n
+    captions of an image are right, each with the target 1/n (original: the repair of seed 1, its PR 28).
     """
+
+    def __init__(self, *, by_image: bool = False) -> None:
+        super().__init__()
+        self.by_image = by_image
 
     def forward(
         self,
@@ -27,26 +32,10 @@ class ClipLoss(nn.Module):
         image_ids: Int64[Tensor, " b"],
     ) -> Float[Tensor, ""]:
         logits = logit_scale.exp() * cosines(image_features, text_features)
-        pairs = torch.arange(len(logits), device=logits.device)
-        return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.t(), pairs)) / 2
-
-
-class IdInfoNCE(nn.Module):
-    """Symmetric InfoNCE in which all captions of an image are right: each of its n pairs has the target 1/n.
-
-    Equal to `ClipLoss` where every image id occurs once. Original: the repair of seed 1 (its PR 28).
-    """
-
-    def forward(
-        self,
-        image_features: Float[Tensor, "b e"],
-        text_features: Float[Tensor, "b e"],
-        logit_scale: Float[Tensor, ""],
-        image_ids: Int64[Tensor, " b"],
-    ) -> Float[Tensor, ""]:
-        logits = logit_scale.exp() * cosines(image_features, text_features)
-        positives = same_image(image_ids).to(logits.dtype)
-        targets = positives / positives.sum(dim=1, keepdim=True)  # symmetric: serves both directions
+        targets = torch.arange(len(logits), device=logits.device)
+        if self.by_image:
+            positives = same_image(image_ids).to(logits.dtype)
+            targets = positives / positives.sum(dim=1, keepdim=True)  # symmetric: serves both directions
         return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.t(), targets)) / 2
 
 
@@ -55,7 +44,7 @@ class SoftTargets(nn.Module):
 
     L = T I^T / t and P = softmax((I I^T + T T^T) / 2 * t) on raw features; per row -P log softmax(L) for texts and
     -P^T log softmax(L^T) for images, averaged. Known problems, kept: no normalisation; rows of P^T do not sum to 1;
-    P moves with the model (gradients flow through it), which permits degenerate solutions. `IdInfoNCE` has none.
+    P moves with the model (gradients flow through it), which permits degenerate solutions. `ClipLoss` has none.
     `temperature` is t, fixed; `image_ids` and the value of `logit_scale` are not used.
     """
 

@@ -39,14 +39,8 @@ class ContrastiveTask:
     def settings(self) -> dict[str, Any]:
         return {}
 
-    def steps_per_epoch(self, loading: Loading) -> int:
-        return self.data.train.steps_per_epoch(loading)
-
     def batches(self, loading: Loading, *, epoch: int, start: int = 0) -> Iterator[Batch]:
         return self.data.train.batches(input_size(self.model), loading, epoch=epoch, start=start)
-
-    def ids(self, batch: Batch) -> list[int]:
-        return batch.ids.tolist()
 
     def backward(self, batch: Batch, compute: Compute, accumulation: int = 1) -> Values:
         self.unreadable += batch.unreadable

@@ -28,15 +28,15 @@ def train(
 
     For the plan's `accumulation` see `contrastive.backward`.
     """
-    with process_group(plan.device) as group:
+    with process_group(plan.device) as device:
         torch.manual_seed(plan.seed)
-        model = build_model(vision, text, data.train).to(group.device)
+        model = build_model(vision, text, data.train).to(device)
         if activation_checkpointing:
             recompute_blocks(model)
         if compile_towers:
             model.visual.compile()
             model.text.compile()
-        return fit(ContrastiveTask(model, loss.to(group.device), data, evaluators), plan, group)
+        return fit(ContrastiveTask(model, loss.to(device), data, evaluators), plan, device)
 
 
 def build_model(vision: Callable[[], CLIPImageTower], text: Callable[[], CLIPTextTower], source: PairSource) -> CLIP:

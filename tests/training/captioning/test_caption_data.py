@@ -4,6 +4,7 @@ import json
 import time
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from PIL import Image
 from models.captioner.vocabulary import Vocabulary
 from pairs.label_files import read_labels, write_hdf5
 from pairs.labels import make_labels
-from pairs.loading import Loading
-from pairs.photo_set import PhotoSet
+from pairs.loading import Loading, whole_batches
+from pairs.photo_set import captioned_photos
 from pairs.scenes.scenes import Scenes
 from tests.helpers.caption_files import annotated, numbered_labels, numbered_source, write_data_set
 from training.captioning.data import CaptionBatch, padded, window, with_ends
@@ -44,7 +45,7 @@ def test_a_batch_holds_what_belongs_together():
     assert batch.grids.dtype == batch.mask.dtype == torch.float32
     assert batch.labels.dtype == torch.int64
     assert batch.grid_mask is None
-    for row, image_id in enumerate(batch.image_ids):
+    for row, image_id in enumerate(batch.ids):
         number = int(image_id)
         assert (batch.grids[row] == number).all()
         assert batch.embeddings is not None
@@ -128,7 +129,7 @@ def test_an_epoch_goes_on_from_any_batch(start, workers):
     source, loading = numbered_source(25), Loading(6, seed=5)
     whole = list(source.batches(loading, epoch=2))
     rest = list(source.batches(replace(loading, workers=workers), epoch=2, start=start))
-    assert len(whole) == source.steps_per_epoch(loading) == 4
+    assert len(whole) == whole_batches(len(source), loading) == 4
     assert len(rest) == 4 - start
     assert all(same(a, b) for a, b in zip(whole[start:], rest, strict=True))
 
@@ -141,7 +142,7 @@ def test_epochs_and_seeds_differ(changed):
         return next(source.batches(Loading(10, seed=seed), epoch=epoch))
 
     assert same(first(), first())
-    assert first().image_ids != first(**changed).image_ids
+    assert first().ids != first(**changed).ids
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -150,7 +151,7 @@ def test_processes_share_out_the_batches_of_one(world):
     alone = list(source.batches(Loading(12), epoch=1))
     shares = [list(source.batches(Loading(12 // world, rank=r, world=world), epoch=1)) for r in range(world)]
     for number, batch in enumerate(alone):
-        assert [i for share in shares for i in share[number].image_ids] == batch.image_ids
+        assert [i for share in shares for i in share[number].ids] == batch.ids
         assert torch.equal(torch.cat([share[number].labels for share in shares]), batch.labels)
 
 
@@ -158,14 +159,14 @@ def test_processes_share_out_the_batches_of_one(world):
 def test_in_order_shows_every_image_once(world, workers):
     source = numbered_source(11)
     found = [list(source.in_order(Loading(2, rank=r, world=world, workers=workers))) for r in range(world)]
-    ids = [[image_id for batch in share for image_id in batch.image_ids] for share in found]
+    ids = [[image_id for batch in share for image_id in batch.ids] for share in found]
     assert ids == [[str(i) for i in range(r, 11, world)] for r in range(world)]
     assert all(len(batch) <= 2 for share in found for batch in share)
 
 
 def test_too_few_images_for_a_batch():
     with pytest.raises(UserError, match="lower batch_size"):
-        numbered_source(5).steps_per_epoch(Loading(3, world=2))
+        whole_batches(len(numbered_source(5)), Loading(3, world=2))
 
 
 class Recorded(dict):
@@ -223,7 +224,7 @@ def test_grids_of_different_models_are_refused():
 def test_parts_of_a_batch_must_match():
     (batch,) = numbered_source(4).batches(Loading(4), epoch=0)
     with pytest.raises(ValueError, match="differ in length"):
-        replace(batch, image_ids=["1"])
+        replace(batch, ids=["1"])
 
 
 def test_embeddings_may_be_absent():
@@ -243,7 +244,7 @@ def test_karpathy_trains_on_train_and_restval(tmp_path):
     data = stored_captions(**paths, embeddings_path=paths["grids_path"])
     assert (len(data.train), len(data.validation)) == (2, 1)
     (batch,) = data.train.batches(Loading(2), epoch=0)
-    assert sorted(batch.image_ids) == ["0", "1"]
+    assert sorted(batch.ids) == ["0", "1"]
     assert batch.references == [["a b UNK", "b a"]] * 2  # what a captioner can say
     (held_out,) = data.validation.in_order(Loading(8))
     assert held_out.references == [["a b c2", "b a"]]  # what people said
@@ -349,13 +350,14 @@ def test_photos_beside_scenes(tmp_path):
         (tmp_path / kind).mkdir()
         for k in range(4):
             Image.new("RGB", (32, 32), (60 * k, 120 * number, 9)).save(tmp_path / kind / f"{k}.png")
-    photos = PhotoSet(str(tmp_path), 5, ["{article} {label}", "a photo of {article} {label}"])
+    templates = ["{article} {label}", "a photo of {article} {label}"]
+    photos = partial(captioned_photos, path=str(tmp_path), count=5, templates=templates)
     data = scene_captions(**SCENES | {"count": 8, "validation_count": 3}, photos=photos)
     assert (len(data.train), len(data.validation)) == (8 + 5, 3 + 3)
     seen = {}
     for source in (data.train, data.validation):
         for batch in source.in_order(Loading(4)):
-            for image_id, grid, references in zip(batch.image_ids, batch.grids, batch.references, strict=True):
+            for image_id, grid, references in zip(batch.ids, batch.grids, batch.references, strict=True):
                 seen[image_id] = (grid, references)
     texts = {image_id: captions for image_id, (_, captions) in seen.items() if image_id.endswith(".png")}
     assert len(texts) == 8

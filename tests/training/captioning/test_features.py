@@ -4,16 +4,16 @@ import h5py
 import numpy as np
 import pytest
 
-from pairs.labels import LabelledImage
+from pairs.annotations import AnnotatedImage
 from store.record import Record, record_bytes, write_record
 from tests.helpers.saved_forms import Folder, saving_forms
-from training.captioning.features import as_embedding, as_grid, open_embeddings, open_grids
+from training.captioning.features import EMBEDDING, GRID, as_embedding, as_grid, open_features
 from utils.errors import UserError
 from utils.types import Features, Item, Source
 
 IMAGES = [
-    LabelledImage("42", "train", "val2014/COCO_val2014_000000000042.jpg"),
-    LabelledImage("7", "val", "val2014/COCO_val2014_000000000007.jpg"),
+    AnnotatedImage("42", "train", "val2014/COCO_val2014_000000000042.jpg"),
+    AnnotatedImage("7", "val", "val2014/COCO_val2014_000000000007.jpg"),
 ]
 RNG = np.random.default_rng(0)
 GRIDS = {image.id: RNG.normal(size=(4, 5)).astype(np.float32) for image in IMAGES}
@@ -70,8 +70,8 @@ FORMS = {
 def test_every_form_and_name_gives_the_same(tmp_path, write, name):
     for image in IMAGES:
         write(tmp_path, NAMES[name](image), image)
-    grids = open_grids(tmp_path / FORMS[write][0], IMAGES)
-    embeddings = open_embeddings(tmp_path / FORMS[write][1], IMAGES)
+    grids = open_features(tmp_path / FORMS[write][0], IMAGES, GRID)
+    embeddings = open_features(tmp_path / FORMS[write][1], IMAGES, EMBEDDING)
     for image in IMAGES:
         np.testing.assert_allclose(grids[image.id], GRIDS[image.id], rtol=1e-3)
         expected = VECTORS[image.id] / np.linalg.norm(VECTORS[image.id])
@@ -79,17 +79,17 @@ def test_every_form_and_name_gives_the_same(tmp_path, write, name):
         assert embeddings[image.id].dtype == np.float32
 
 
-@pytest.mark.parametrize("open_one", [open_grids, open_embeddings])
+@pytest.mark.parametrize("kind", [GRID, EMBEDDING])
 @pytest.mark.parametrize("write", [npz, hdf5_groups])
-def test_missing_features_are_counted_and_named(tmp_path, open_one, write):
+def test_missing_features_are_counted_and_named(tmp_path, kind, write):
     """All at once, before anything else is done."""
     write(tmp_path, "42", IMAGES[0])
     path = tmp_path / FORMS[write][0]
-    more = [LabelledImage(str(number), "train", f"{number}.jpg") for number in range(1000, 1010)]
+    more = [AnnotatedImage(str(number), "train", f"{number}.jpg") for number in range(1000, 1010)]
     with pytest.raises(
         UserError, match=r"of 11 of 12 images: 7 or COCO_val2014_000000000007, 1000, .*1003 \.\.\.; .* like 42"
     ):
-        open_one(path, [*IMAGES, *more])
+        open_features(path, [*IMAGES, *more], kind)
 
 
 @pytest.mark.parametrize("write", [npz, npy, hdf5_groups])
@@ -97,13 +97,13 @@ def test_what_the_extractor_noted_is_found(tmp_path, write):
     write(tmp_path, "42", IMAGES[0])
     record = Record("42", {"model_name": "tiny", "resolution_px": 128}, Source("42.jpg"), {})
     path = tmp_path / FORMS[write][0]
-    assert open_grids(path, IMAGES[:1]).settings("42") == {}
+    assert open_features(path, IMAGES[:1], GRID).settings("42") == {}
     if path.is_dir():
         write_record(tmp_path / "42_meta.json", record)
     else:
         with h5py.File(path, "a") as file:
             file["42"].attrs["record"] = record_bytes(record).decode()
-    assert open_grids(path, IMAGES[:1]).settings("42") == record.settings
+    assert open_features(path, IMAGES[:1], GRID).settings("42") == record.settings
 
 
 @pytest.mark.parametrize("form", saving_forms())
@@ -116,26 +116,26 @@ def test_every_form_of_any_family_that_holds_embeddings(tmp_path, form):
     if form == "save_pickle":
         return  # no form to train on: opening it could run anything
     path = tmp_path / "out" / "siglip" / ("base.h5" if form == "save_hdf5" else "base")
-    embeddings = open_embeddings(path, IMAGES[:1])
+    embeddings = open_features(path, IMAGES[:1], EMBEDDING)
     np.testing.assert_allclose(embeddings["42"], VECTORS["42"] / np.linalg.norm(VECTORS["42"]), rtol=1e-6)
     if form != "save_xmodaler_video":
-        np.testing.assert_array_equal(open_grids(path, IMAGES[:1])["42"], GRIDS["42"])
+        np.testing.assert_array_equal(open_features(path, IMAGES[:1], GRID)["42"], GRIDS["42"])
 
 
 def test_files_of_the_same_name_in_two_folders_are_kept_apart(tmp_path):
-    images = [LabelledImage(str(i), "train", f"{folder}/1.jpg") for i, folder in ((10, "a"), (20, "b"))]
+    images = [AnnotatedImage(str(i), "train", f"{folder}/1.jpg") for i, folder in ((10, "a"), (20, "b"))]
     for number, folder in enumerate("ab"):
         (tmp_path / folder).mkdir()
         np.savez(tmp_path / folder / "1.npz", features=np.full((2, 3), number, np.float32))
-    grids = open_grids(tmp_path, images)
+    grids = open_features(tmp_path, images, GRID)
     assert [grids[image.id][0, 0] for image in images] == [0, 1]
 
 
 def test_one_file_never_serves_two_images(tmp_path):
     np.savez(tmp_path / "1.npz", features=np.ones((2, 3), np.float32))
-    images = [LabelledImage(str(i), "train", f"{folder}/1.jpg") for i, folder in ((10, "a"), (20, "b"))]
+    images = [AnnotatedImage(str(i), "train", f"{folder}/1.jpg") for i, folder in ((10, "a"), (20, "b"))]
     with pytest.raises(UserError, match=r"1\.npz: features of one file would serve images 10 and 20"):
-        open_grids(tmp_path, images)
+        open_features(tmp_path, images, GRID)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_one_file_never_serves_two_images(tmp_path):
 def test_unusable_files_are_named(tmp_path, content, message):
     path = tmp_path / "42.npz"
     path.write_bytes(content) if isinstance(content, bytes) else np.savez(path, **content)
-    grids = open_grids(tmp_path, IMAGES[:1])
+    grids = open_features(tmp_path, IMAGES[:1], GRID)
     with pytest.raises(UserError, match=message):
         grids["42"]
 
@@ -163,7 +163,7 @@ def test_a_file_cut_short_is_named(tmp_path):
     path = tmp_path / "42_grid.npy"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UserError, match=r"42_grid\.npy: not usable as grids"):
-        open_grids(tmp_path, IMAGES[:1])["42"]
+        open_features(tmp_path, IMAGES[:1], GRID)["42"]
 
 
 @pytest.mark.parametrize("vector", [np.zeros(4), np.array([1.0, np.nan]), np.array([1.0, np.inf]), np.ones((2, 3))])
@@ -185,4 +185,4 @@ def test_what_is_neither_a_folder_nor_hdf5_is_refused(tmp_path, name):
     if name != "nowhere":
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(UserError, match=name):
-        open_grids(tmp_path / name, IMAGES)
+        open_features(tmp_path / name, IMAGES, GRID)

@@ -13,17 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.clip.weights import find_weights, load_model
-from pairs.annotations import words_of
-from pairs.loading import Loading
-from tests.helpers.caption_files import write_data_set
+from pairs.annotations import in_words
+from pairs.labels import make_labels, make_vocabulary
+from pairs.loading import Loading, whole_batches
+from tests.helpers.caption_files import annotated, write_data_set
 from tests.helpers.shared_data import SHARED
 from tests.helpers.small_data import plan
+from training.captioning.data import CaptionData, LabelledGrids
 from training.captioning.grammar import GrammarLoss, GrammarTask
-from training.captioning.grammar_data import CaptionedEmbeddings, GrammarData, scene_embeddings, stored_embeddings
+from training.captioning.grammar_data import GrammarData
 from training.captioning.grammar_findings import confusion_metrics, truth
 from training.captioning.grammar_head import GRAMMATICAL, load_head
 from training.captioning.negatives import EDITS, corrupt
 from training.captioning.rewards import GrammarReward, RewardImages
+from training.captioning.sources import scene_captions, stored_embeddings
 from training.captioning.train_grammar import train
 from training.compute import Compute
 from utils.errors import UserError
@@ -107,7 +110,7 @@ def test_frequencies():
 @pytest.mark.shared
 def test_frequencies_on_captions_of_people():
     with gzip.open(SHARED / "data/coco_captions_subset/captions_val2017_full.json.gz", "rt", encoding="utf-8") as file:
-        captions = [words_of(entry["caption"]) for entry in json.load(file)["annotations"]]
+        captions = [in_words(entry["caption"]).split() for entry in json.load(file)["annotations"]]
     assert len(captions) == 25_014
     captions = [words for words in captions if words]
     counts = Counter(word for words in captions for word in words)
@@ -134,7 +137,7 @@ def test_precision_and_recall_by_hand():
     assert truth(2).tolist() == [True, True, False, False]
 
 
-def small_data(captions: int = 40) -> GrammarData:
+def small_data(captions: int = 40) -> CaptionData:
     """Sentences of one form, with embeddings of no meaning."""
     draw, rng = Random(0), np.random.default_rng(0)
     animals, places = ["dog", "cat", "horse", "bird"], ["grass", "road", "beach", "snow"]
@@ -145,22 +148,23 @@ def small_data(captions: int = 40) -> GrammarData:
     ids = [str(i) for i in range(captions)]
     vectors = rng.normal(size=(captions, 128)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    words = sorted({word for own in texts for caption in own for word in caption.split()})
-    source = CaptionedEmbeddings(ids, dict(zip(ids, vectors, strict=True)), texts.__getitem__, words)
-    return GrammarData(source, source)
+    images = [annotated(i, own) for i, own in enumerate(texts)]
+    labels = make_labels(images, make_vocabulary(images, images, threshold=0))
+    source = LabelledGrids(labels, {}, dict(zip(ids, vectors, strict=True)), labels.whole_captions)
+    return CaptionData(source, source, labels.vocabulary)
 
 
 def test_batches_can_be_made_again_and_shared_out():
-    source = small_data().train
+    source = GrammarData.of(small_data()).train
     whole = list(source.batches(Loading(8, seed=3), epoch=1))
-    assert len(whole) == source.steps_per_epoch(Loading(8)) == 5
+    assert len(whole) == whole_batches(len(source), Loading(8)) == 5
     again = list(source.batches(Loading(8, seed=3), epoch=1, start=3))
     halves = [list(source.batches(Loading(4, seed=3, rank=rank, world=2), epoch=1)) for rank in range(2)]
     assert [batch.captions for batch in again] == [batch.captions for batch in whole[3:]]
     for batch, one, two in zip(whole, *halves, strict=True):
         assert batch.captions == one.captions + two.captions
         assert batch.negatives == one.negatives + two.negatives
-        assert batch.image_ids == one.image_ids + two.image_ids
+        assert batch.ids == one.ids + two.ids
     other = next(source.batches(Loading(8, seed=3), epoch=2))
     assert other.captions != whole[0].captions
     assert [b.negatives for b in source.in_order(16)] == [b.negatives for b in source.in_order(16)]
@@ -169,7 +173,7 @@ def test_batches_can_be_made_again_and_shared_out():
 def task(prefix: str = "A photo depicts ") -> GrammarTask:
     torch.manual_seed(0)
     model = load_model(find_weights("tiny"))
-    return GrammarTask(model, GrammarLoss(model.text.transformer.width), small_data(), prefix)
+    return GrammarTask(model, GrammarLoss(model.text.transformer.width), GrammarData.of(small_data()), prefix)
 
 
 def test_only_text_scale_and_head_are_trained():
@@ -240,7 +244,7 @@ def test_trained_head_judges_grammar_as_a_reward(tmp_path):
 
 
 def test_scenes_need_no_download():
-    data = scene_embeddings(count=12, validation_count=4, device="cpu")
+    data = GrammarData.of(scene_captions(count=12, validation_count=4, device="cpu", word_count_threshold=0))
     batch = next(data.train.batches(Loading(4), epoch=0))
     assert batch.embeddings.shape == (4, 128)
     assert len(batch.captions) == len(batch.negatives) == 4
@@ -250,7 +254,7 @@ def test_scenes_need_no_download():
 
 def test_karpathy_needs_no_grids(tmp_path):
     paths = write_data_set(tmp_path)
-    data = stored_embeddings(labels_path=paths["labels_path"], embeddings_path=paths["grids_path"])
+    data = GrammarData.of(stored_embeddings(labels_path=paths["labels_path"], embeddings_path=paths["grids_path"]))
     assert (len(data.train), len(data.validation)) == (2, 1)
     assert list(data.train.vocabulary) == ["a", "b"]  # without UNK
     (batch,) = data.validation.in_order(8)
@@ -260,7 +264,7 @@ def test_karpathy_needs_no_grids(tmp_path):
 
 
 def test_unknown_words_are_no_negatives():
-    source = replace(small_data().train, vocabulary=["zebra", "yak"])
+    source = replace(GrammarData.of(small_data()).train, vocabulary=["zebra", "yak"])
     inserted = {
         word
         for batch in source.batches(Loading(40), epoch=0)

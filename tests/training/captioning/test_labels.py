@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from models.captioner.vocabulary import Vocabulary
-from pairs.annotations import read_annotations, words_of
+from pairs.annotations import in_words, read_annotations
 from pairs.label_files import find_labels, read_labels, write_hdf5, write_json
 from pairs.labels import make_labels, make_vocabulary
 from tests.helpers.caption_files import annotated, write_karpathy
@@ -209,15 +209,15 @@ def test_csv_rows_of_one_image_belong_together(tmp_path):
         )
     first, second = read_annotations(path)
     assert (first.id, first.split, first.file_path) == ("5", "train", "a/1.jpg")
-    assert first.captions == [["a", "dog", "running"], ["it's", "a", "well", "known", "dog"]]
-    assert (second.id, second.split, second.captions) == ("2", "val", [["two", "cats"]])
+    assert first.captions == ("a dog running", "it's a well known dog")
+    assert (second.id, second.split, second.captions) == ("2", "val", ("two cats",))
 
 
 def test_tokens_are_taken_as_they_are_and_made_where_there_are_none(tmp_path):
     image = {"filename": "x.jpg", "split": "val", "sentences": [{"tokens": ["A", "b"], "raw": "?"}, {"raw": "A b!"}]}
     (tmp_path / "some.json").write_text(json.dumps({"images": [image]}))
     (found,) = read_annotations(tmp_path / "some.json")
-    assert (found.id, found.file_path, found.captions) == ("x", "x.jpg", [["A", "b"], ["a", "b"]])
+    assert (found.id, found.file_path, found.captions) == ("x", "x.jpg", ("A b", "a b"))
 
 
 @pytest.mark.parametrize(
@@ -348,5 +348,5 @@ def test_own_words_are_karpathys():
     archive = zipfile.ZipFile(SHARED / "data" / "flickr8k_text" / "dataset_flickr8k.zip")
     images = json.loads(archive.read("dataset_flickr8k.json"))["images"]
     sentences = [sentence for image in images for sentence in image["sentences"]]
-    same = sum(words_of(sentence["raw"]) == sentence["tokens"] for sentence in sentences)
+    same = sum(in_words(sentence["raw"]) == " ".join(sentence["tokens"]) for sentence in sentences)
     assert same / len(sentences) > 0.999

@@ -68,7 +68,7 @@ def test_accumulated_gradient_is_that_of_the_whole_batch(number):
 def test_parts_are_the_batch(number):
     batch = next(toy_data().train.batches(Loading(7), epoch=0))
     found = list(parts(batch, number, CPU.device))
-    assert [i for part in found for i in part.image_ids] == batch.image_ids
+    assert [i for part in found for i in part.ids] == batch.ids
     assert torch.cat([part.labels for part in found]).equal(batch.labels)
     assert torch.cat([part.embeddings for part in found]).equal(batch.embeddings)
 

@@ -15,7 +15,7 @@ from training.captioning.data import parts
 from training.captioning.rewards import RewardSum
 from training.captioning.scst import SelfCritical, advantages, interleaved, policy_loss
 from training.compute import Compute
-from training.optimization import adam
+from training.optimization import adamw
 from utils.errors import UserError
 
 CPU = Compute(torch.device("cpu"))
@@ -140,7 +140,7 @@ def test_reward_rises(baseline):
     data = toy_data()
     model, task = fresh_captioner(data), objective(Says("star"), baseline=baseline)
     task.prepare(data, CPU.device)
-    update = adam(list(model.named_parameters()), lr=5e-3)
+    update = adamw(list(model.named_parameters()), lr=5e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
     means = []
     for epoch in range(25):
         update.zero_grad()

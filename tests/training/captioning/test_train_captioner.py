@@ -12,8 +12,9 @@ from pairs.loading import Loading
 from tests.helpers.captioner_runs import arguments, first_phase, self_critical
 from tests.helpers.toy_captions import COLOURS, FEATURES, SHAPES, fresh_captioner, toy_data
 from tests.helpers.training_runs import assert_same, log, state, stop_after
+from training.captioning.mle import Likelihood
+from training.captioning.task import CaptionerTask
 from training.captioning.train_captioner import train
-from training.captioning.validation import CaptionValidation
 from training.checkpoint import load
 from training.compute import Compute
 from utils.errors import UserError
@@ -51,8 +52,8 @@ def test_validation_measures_words_and_images(mle):
 def test_validation_is_without_dropout():
     data = toy_data()
     model = fresh_captioner(data, dropout=0.5)
-    validation = CaptionValidation(data.validation, data.vocabulary, Decoding(max_words=8))
-    first, second = (validation(model.train(), Compute(torch.device("cpu")), Loading(4)) for _ in range(2))
+    task = CaptionerTask(model, Likelihood(), data, FEATURES, Decoding(max_words=8))
+    first, second = (task.validate(model.train(), Compute(torch.device("cpu")), Loading(4)) for _ in range(2))
     assert first == second
 
 
