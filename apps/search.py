@@ -22,8 +22,7 @@ from evaluation.subject import Subject, unit_rows
 from media.images import load_image
 from media.inputs import find_images
 from models.load import ModelChoice
-from store.atomic import atomic_write
-from store.plain_json import encode
+from store.files import atomic_write, encode
 from store.provenance import file_sha256
 from utils.errors import MediaError, UserError, check_count
 

@@ -12,8 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from evaluation.result import Plot, Result
-from store.atomic import atomic_write
-from store.plain_json import encode
+from store.files import atomic_write, encode
 from store.provenance import software
 
 logger = logging.getLogger(__name__)

@@ -31,33 +31,41 @@ class Encoder:
 
     @torch.inference_mode()
     def features(
-        self, pixels: UInt8[Tensor, "b 3 n n"], *, wanted: Sequence[str] = ("global",), grid_pool: int = 1
+        self,
+        pixels: UInt8[Tensor, "b 3 n n"] | Sequence[UInt8[Tensor, "3 n n"]],
+        *,
+        wanted: Sequence[str] = ("global",),
+        grid_pool: int = 1,
     ) -> dict[str, Float[np.ndarray, "b ..."]]:
         """Preprocessed pixels, 0..255, -> those of "global" (b, e) and "grid" (b, n, c) that are `wanted`, in one pass.
 
         The grid is row-major, averaged over windows of `grid_pool` x `grid_pool` patches; what does not fill a window
         is left out (7 x 7 pooled by 2 is 3 x 3). A batch that does not fit the device's memory is encoded in halves.
         """
-        for name in wanted:
-            check_option("features", name, FEATURES)
+        if unknown := [name for name in wanted if name not in FEATURES]:
+            check_option("features", unknown[0], FEATURES)
+        batch = pixels if isinstance(pixels, Tensor) else torch.stack(list(pixels))
         visual = self.model.visual
         try:
-            batch = normalize(pixels.to(self.device, non_blocking=True), visual.mean, visual.std)
-            if "grid" not in wanted:
-                found = {"global": self.model.encode_image(batch)}
-            else:
+            images = normalize(batch.to(self.device, non_blocking=True), visual.mean, visual.std)
+            found = {}
+            if "grid" in wanted:
                 grid_shape(visual, grid_pool)
-                outputs = visual.trunk(batch.to(visual.dtype))
-                pooled = F.avg_pool2d(visual.grid(outputs).float(), grid_pool)
-                found = {"grid": pooled.flatten(2).transpose(1, 2)}
+            if visual.map_shape is None:  # such a tower need have no trunk
+                found["global"] = self.model.encode_image(images)
+            else:
+                outputs = visual.trunk(images.to(visual.dtype))
+                if "grid" in wanted:
+                    pooled = F.avg_pool2d(visual.grid(outputs).float(), grid_pool)
+                    found["grid"] = pooled.flatten(2).transpose(1, 2)
                 if "global" in wanted:
                     found["global"] = visual.head(outputs)
             return {name: values.float().cpu().numpy() for name, values in found.items()}
         except torch.OutOfMemoryError:
-            if len(pixels) == 1:
+            if len(batch) == 1:
                 raise
         halves = [
-            self.features(half, wanted=wanted, grid_pool=grid_pool) for half in pixels.split((len(pixels) + 1) // 2)
+            self.features(half, wanted=wanted, grid_pool=grid_pool) for half in batch.split((len(batch) + 1) // 2)
         ]
         return {name: np.concatenate([half[name] for half in halves]) for name in wanted}
 

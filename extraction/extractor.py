@@ -3,60 +3,20 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from extraction.batching import Encoded, Failed, encode_batches, prefetch
+from extraction.batching import Failed, encode_batches, prefetch
 from extraction.encoder import Encoder, grid_shape
 from extraction.options import FeatureOptions, FrameOptions, PictureOptions
-from extraction.streams import Images, Texts, Videos
+from extraction.streams import Images, ModelFeatures, Texts, Videos
 from extraction.towers import LoadedModel
 from extraction.zero_shot import ShowPredictions, TextPredictor
 from utils.errors import UserError, check_count
-from utils.types import Features, Item, Show
-
-
-@dataclass(frozen=True)
-class ModelFeatures:
-    """What a model makes of prepared pictures: arrays by name, that of the global ones is `feature_type`."""
-
-    model: LoadedModel
-    encoder: Encoder
-    options: FeatureOptions
-    folder: str  # of the results: "clip/ViT-B_32"
-    settings: Mapping[str, Any]
-    predictor: TextPredictor | None = None
-
-    def encode(self, contents: Sequence[Tensor]) -> dict[str, np.ndarray]:
-        pixels = torch.stack(list(contents))
-        found = self.encoder.features(pixels, wanted=self.options.wanted, grid_pool=self.options.grid_pool)
-        return {self.model.feature_type if name == "global" else name: values for name, values in found.items()}
-
-    def finish(self, encoded: Encoded, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Features:
-        """With `arrays` behind the features: float32, grids as `grid_dtype`, global ones of length 1 if asked for."""
-        whole, dtypes, found = self.model.feature_type, {"grid": self.options.grid_dtype}, {}
-        for name, values in encoded.features.items():
-            found[name] = values.astype(dtypes.get(name, "float32"), copy=False)
-        predictions = []
-        if self.predictor:
-            best = self.predictor.predict(found[whole])
-            predictions = [{"timestamp_ms": at * 1000} | row for at, row in zip(encoded.seconds, best, strict=True)]
-        if self.options.normalize and whole in found:
-            found[whole] = found[whole] / np.linalg.norm(found[whole], axis=1, keepdims=True)
-        provenance = {
-            **encoded.end.facts,
-            "rows": encoded.rows,
-            "weights": self.model.weights,
-            "device": str(self.encoder.device),
-        }
-        end, found = encoded.end, found | dict(arrays)
-        of_reading = (end.source, end.damage, end.warnings)
-        return Features(encoded.item, self.folder, found, dict(settings), provenance, predictions, *of_reading)
+from utils.types import Item, Show
 
 
 class FeatureExtractor:
@@ -99,7 +59,6 @@ class FeatureExtractor:
         self.texts = Texts(
             of_texts,
             encoder,
-            feature_type=model.feature_type,
             truncate=features.text_overflow == "truncate",
             ahead=2 * batch_size,
         )

@@ -17,11 +17,11 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from extraction.batching import Background, Encoded, End, Failed, Prepared, Start, encode_batches, prefetch
 from extraction.work_list import WorkList
+from store.files import plain
 from store.forms import Form
 from store.items import Store, forms_and_shows
 from store.ledger import Ledger
 from store.locks import PATIENCE_SECONDS
-from store.plain_json import plain
 from utils.errors import MediaError, UserError
 from utils.progress_bar import progress_bar
 from utils.types import Features, Item, Show
@@ -125,36 +125,23 @@ class _Run:
 
     def _hand_on(self, result: Encoded | Failed, todo: WorkList, seconds: float) -> None:
         """Finish one item, save and show it, enter what became of it."""
-        item = result.item
+        item, empty = result.item, isinstance(result, Encoded) and not result.rows
         try:
             if isinstance(result, Failed):
-                self._fail(item, result.error, seconds)
-            elif not result.rows:
-                error = MediaError(f"{item.path}: no {self._stream.unit} came out of this file")
-                self._fail(item, error, seconds, status="empty")
-            else:
-                self._hand_on_encoded(result, seconds)
-        finally:
-            todo.release(item)
-
-    def _hand_on_encoded(self, result: Encoded, seconds: float) -> None:
-        try:
+                raise result.error
+            if empty:
+                raise MediaError(f"{item.path}: no {self._stream.unit} came out of this file")
             features = self._stream.finish(result)
             self._store.save(features)
             for each in self._shows:
                 each.show(features)
+            damage, warnings = result.end.damage, result.end.warnings
+            status, reason = ("partial", damage[0]) if damage else ("done", "")
+            self._ledger.add(item, status, reason=reason, warnings=warnings, rows=result.rows, seconds=seconds)
         except Exception as error:  # one file's: `_fail` tells whose mistake it is and whether the run can go on
-            self._fail(result.item, error, seconds)
-            return
-        damage = result.end.damage
-        self._ledger.add(
-            result.item,
-            "partial" if damage else "done",
-            reason="; ".join(damage[:1]) if damage else "",
-            warnings=result.end.warnings,
-            rows=result.rows,
-            seconds=seconds,
-        )
+            self._fail(item, error, seconds, status="empty" if empty else "failed")
+        finally:
+            todo.release(item)
 
     def _fail(
         self, item: Item, error: Exception, seconds: float, status: Literal["failed", "empty"] = "failed"

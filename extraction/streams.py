@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,9 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from extraction.batching import Encoded, End, Prepared, Start
+from extraction.batching import Encode, Encoded, End, Prepared, Start
 from extraction.encoder import Encoder
-from extraction.options import FrameOptions
+from extraction.options import FeatureOptions, FrameOptions
+from extraction.towers import LoadedModel
+from extraction.zero_shot import TextPredictor
 from media.images import open_image
 from media.reencode import kept_path, through_file
 from media.sampling import EveryFrame
@@ -38,7 +41,7 @@ class Preparation(Protocol):
 
 
 class Output(Protocol):
-    """What is made of prepared contents; `extraction.extractor.ModelFeatures`, for one."""
+    """What is made of prepared contents; `ModelFeatures`, for one."""
 
     @property
     def folder(self) -> str: ...
@@ -46,9 +49,48 @@ class Output(Protocol):
     @property
     def settings(self) -> Mapping[str, Any]: ...
 
-    def encode(self, contents: Sequence[Any]) -> dict[str, np.ndarray]: ...
+    @property
+    def encode(self) -> Encode: ...
 
     def finish(self, encoded: Encoded, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Features: ...
+
+
+@dataclass(frozen=True)
+class ModelFeatures:
+    """What a model makes of prepared pictures: arrays by name, that of the global ones is `feature_type`."""
+
+    model: LoadedModel
+    encoder: Encoder
+    options: FeatureOptions
+    folder: str  # of the results: "clip/ViT-B_32"
+    settings: Mapping[str, Any]
+    predictor: TextPredictor | None = None
+
+    @property
+    def encode(self) -> Encode:
+        """Prepared pictures -> "global" and "grid", as far as they are wanted."""
+        return partial(self.encoder.features, wanted=self.options.wanted, grid_pool=self.options.grid_pool)
+
+    def finish(self, encoded: Encoded, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Features:
+        """With `arrays` behind the features: float32, grids as `grid_dtype`, global ones of length 1 if asked for."""
+        whole, dtypes, found = self.model.feature_type, {"grid": self.options.grid_dtype}, {}
+        for name, values in encoded.features.items():
+            found[whole if name == "global" else name] = values.astype(dtypes.get(name, "float32"), copy=False)
+        predictions = []
+        if self.predictor:
+            best = self.predictor.predict(found[whole])
+            predictions = [{"timestamp_ms": at * 1000} | row for at, row in zip(encoded.seconds, best, strict=True)]
+        if self.options.normalize and whole in found:
+            found[whole] = found[whole] / np.linalg.norm(found[whole], axis=1, keepdims=True)
+        provenance = {
+            **encoded.end.facts,
+            "rows": encoded.rows,
+            "weights": self.model.weights,
+            "device": str(self.encoder.device),
+        }
+        end, found = encoded.end, found | dict(arrays)
+        of_reading = (end.source, end.damage, end.warnings)
+        return Features(encoded.item, self.folder, found, dict(settings), provenance, predictions, *of_reading)
 
 
 class Videos:
@@ -138,10 +180,8 @@ class Texts:
     unit = "texts"
     readers = 1  # the tokenizer is Python: more threads would not make it faster
 
-    def __init__(
-        self, output: Output, encoder: Encoder, *, feature_type: str, truncate: bool = False, ahead: int = 64
-    ) -> None:
-        self._output, self._encoder, self._feature_type, self._truncate = output, encoder, feature_type, truncate
+    def __init__(self, output: Output, encoder: Encoder, *, truncate: bool = False, ahead: int = 64) -> None:
+        self._output, self._encoder, self._truncate = output, encoder, truncate
         self.ahead, self.folder = ahead, output.folder
         self.settings = {**output.settings, "text_overflow": "truncate" if truncate else "error"}
 
@@ -157,7 +197,7 @@ class Texts:
         yield End(facts={"texts": list(item.texts)} if item.texts else {}, source=source)
 
     def encode(self, contents: Sequence[Tensor]) -> dict[str, np.ndarray]:
-        return {self._feature_type: self._encoder.tokens(torch.stack(list(contents)))}
+        return {"global": self._encoder.tokens(torch.stack(list(contents)))}
 
     def finish(self, encoded: Encoded) -> Features:
         return self._output.finish(encoded, {}, self.settings)

@@ -15,8 +15,7 @@ import numpy as np
 from models.captioner.vocabulary import Vocabulary
 from pairs.annotations import AnnotatedImage
 from pairs.labels import Labels
-from store.atomic import atomic_write, remove
-from store.plain_json import encode
+from store.files import atomic_write, encode, remove
 from store.provenance import file_sha256
 from utils.errors import UserError, given_path
 

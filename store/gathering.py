@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from store.atomic import remove
+from store.files import remove
 from store.forms import Gathers
 from store.locks import PATIENCE_SECONDS, Locks
 from store.reading import read_item

@@ -13,9 +13,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from store.atomic import atomic_write
+from store.files import atomic_write, encode
 from store.forms import NewFile, Writable, array_facts
-from store.plain_json import encode
 from store.record import Record, features_of, parse_record, record_bytes, record_of
 from utils.errors import MediaError, UserError
 from utils.types import Features

@@ -10,12 +10,11 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from store.atomic import atomic_write, remove, remove_leftovers
+from store.files import atomic_write, encode, remove, remove_leftovers
 from store.forms import Form, Gathers, NewFile
 from store.gathering import gather
 from store.ledger import Ledger
 from store.locks import Locks
-from store.plain_json import encode
 from store.provenance import software
 from store.reading import intact
 from store.record import (

@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from store.atomic import storage_error
-from store.plain_json import encode, plain
+from store.files import encode, plain, storage_error
 from utils.types import Item
 
 Status = Literal["done", "skipped", "elsewhere", "partial", "failed", "empty"]

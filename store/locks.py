@@ -25,7 +25,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from store.atomic import storage_error
+from store.files import storage_error
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from store.atomic import atomic_write
-from store.plain_json import encode, plain
+from store.files import atomic_write, encode, plain
 from utils.errors import MediaError
 from utils.types import Features, Item, Source
 

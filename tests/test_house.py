@@ -55,7 +55,7 @@ def test_imports_go_down(room: str) -> None:
 @pytest.mark.parametrize(
     ("source", "found"),
     [
-        ("import torch, store.atomic\nfrom utils.errors import UserError", []),
+        ("import torch, store.files\nfrom utils.errors import UserError", []),
         ("from models import clip", ["1: models"]),
         ("def late():\n    import torch, apps.search", ["2: apps.search"]),
         ("if TYPE_CHECKING:\n    from main import x", ["2: main"]),

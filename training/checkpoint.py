@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from store.atomic import atomic_write
+from store.files import atomic_write
 from training.distributed import from_all, rank
 from training.schedules import Schedule
 from training.task import Task

@@ -8,7 +8,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from store.atomic import storage_error
+from store.files import storage_error
 from store.ledger import append_line
 from training.distributed import rank
 from utils.errors import UserError

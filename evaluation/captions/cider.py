@@ -19,8 +19,7 @@ from jaxtyping import Float64
 from evaluation.captions.bleu import MAX_ORDER, Ngram, ngram_counts
 from evaluation.captions.caption_set import CaptionSet
 from evaluation.result import Result
-from store.atomic import atomic_write
-from store.plain_json import encode
+from store.files import atomic_write, encode
 from utils.errors import UserError
 
 _SIGMA = 6.0

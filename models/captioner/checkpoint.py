@@ -10,8 +10,7 @@ import torch
 from models.captioner.model import Captioner
 from models.captioner.vocabulary import Vocabulary
 from models.clip.description import WithoutInitialWeights
-from store.atomic import atomic_write
-from store.plain_json import plain
+from store.files import atomic_write, plain
 from utils.errors import UserError, did_you_mean
 
 EMBEDDED = {"tiny": Path(__file__).parent / "checkpoints" / "tiny.pt"}  # comes with the project: works offline

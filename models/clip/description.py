@@ -18,7 +18,7 @@ from models.clip.mixer import TextMixer, VisionMixer
 from models.clip.model import CLIP, CLIPImageTower, CLIPTextTower, Trainable
 from models.clip.text import TextTransformer
 from models.clip.vision import REDUCTION, ModifiedResNet, VisionTransformer
-from store.plain_json import plain
+from store.files import plain
 from utils.errors import UserError
 
 HUB_TOWERS = (TimmTower.__name__, DistilBertTower.__name__)

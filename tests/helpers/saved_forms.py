@@ -6,10 +6,10 @@ from pathlib import Path
 import yaml
 from hydra.utils import instantiate
 
+from store.files import plain
 from store.forms import Form, Gathers
 from store.items import Store
 from store.ledger import Ledger
-from store.plain_json import plain
 from store.reading import find_saved, read_saved
 from tests.helpers.shared_data import ROOT
 from utils.errors import MediaError

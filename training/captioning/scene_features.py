@@ -19,8 +19,7 @@ from models.load import ModelChoice, load
 from pairs.augment import fit
 from pairs.picture_folders import as_picture
 from pairs.scenes.scenes import Scene, Scenes
-from store.atomic import atomic_write
-from store.plain_json import encode
+from store.files import atomic_write, encode
 from utils.errors import UserError, check_count
 from utils.progress_bar import progress_bar
 

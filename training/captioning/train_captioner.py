@@ -11,7 +11,7 @@ from models.captioner.checkpoint import find_captioner, load_captioner
 from models.captioner.model import Captioner
 from models.captioner.options import Decoding
 from pairs.loading import Loading
-from store.plain_json import plain
+from store.files import plain
 from training.captioning.data import CaptionData
 from training.captioning.origin import check_embeddings, described_grids
 from training.captioning.rewards import ClipSReward, Reward

@@ -1,15 +1,19 @@
-"""Files that are either whole or not there, whatever kills the run."""
+"""Files that are either whole or not there, whatever kills the run; and JSON as it is kept in them."""
 
 import errno
 import itertools
+import json
 import os
 import re
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from utils.errors import MediaError, UserError
 
@@ -126,3 +130,28 @@ def storage_error(path: Path, error: OSError) -> UserError:
 def _is_disk_full(error: OSError) -> bool:
     # numpy reports a short write in words only: "100000 requested and 8192 written".
     return error.errno in _DISK_FULL or (error.errno is None and "requested and" in str(error))
+
+
+def plain(value: Any) -> Any:
+    """`value` as it looks after a round trip through JSON (tuples become lists, keys strings), to be compared.
+
+    Raises TypeError for objects without a stable text form and ValueError for nan and infinities: both would make
+    equal settings look different on every run.
+    """
+    return json.loads(encode(value))
+
+
+def encode(value: Any, *, indent: int | None = None) -> bytes:
+    """UTF-8 JSON, keys in the given order. File names that are no valid UTF-8 are escaped. Raises as `plain`."""
+    try:
+        return json.dumps(value, default=_simple, allow_nan=False, ensure_ascii=False, indent=indent).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, default=_simple, allow_nan=False, indent=indent).encode()
+
+
+def _simple(value: Any) -> Any:
+    if isinstance(value, Path | Fraction):
+        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be stored as JSON: {value!r}")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from store.atomic import atomic_write, remove_leftovers
+from store.files import atomic_write, remove_leftovers
 from utils.errors import MediaError, UserError
 
 
@@ -170,7 +170,7 @@ def test_kill_in_the_middle_keeps_the_old_content(tmp_path: Path) -> None:
     path = tmp_path / "x.bin"
     write(path, b"old")
     code = (
-        "import os, signal, sys; from store.atomic import atomic_write\n"
+        "import os, signal, sys; from store.files import atomic_write\n"
         "with atomic_write(sys.argv[1]) as file:\n"
         "    file.write(b'new' * 10000); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
