@@ -1,29 +1,26 @@
 """The job behind `--config-name convert`: saved features from one form into another, without a model."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra import compose
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.object_type import ObjectType
+import yaml
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from store.forms import Form
 from store.items import Store, forms_and_shows
 from store.ledger import Ledger
 from store.reading import find_saved, read_saved
+from utils import command_line
 from utils.errors import MediaError, UserError
 from utils.progress_bar import progress_bar
 from utils.types import Features, Item, Show
 
 
 def every_form(group: str) -> list[Form]:
-    """The forms among all options of a config group, so that what can be saved can be read. Under Hydra only."""
-    names = GlobalHydra.instance().config_loader().get_group_options(group, ObjectType.CONFIG)
-    nodes = [OmegaConf.select(compose(f"{group}/{name}"), group.replace("/", ".")) for name in names]
-    return forms_and_shows([each for node in nodes for each in instantiate(node).values()])[0]
+    """The forms among all options of a config group, so that what can be saved can be read."""
+    files = sorted((command_line.CONFIGS / group).glob("*.yaml"))
+    nodes = [node for file in files for node in yaml.safe_load(file.read_text(encoding="utf-8")).values()]
+    return forms_and_shows([instantiate(node) for node in nodes])[0]
 
 
 def convert(
@@ -38,8 +35,6 @@ def convert(
     Settings and sources go with the features: an extraction into `output_path` later finds its items done.
     """
     saving, shows = forms_and_shows(on_extraction)
-    if not saving and not shows:
-        raise UserError("on_extraction=[]: expected save_numpy or another of this group, or a list of them")
     found = find_saved(Path(input_path), forms)
     ledger = Ledger(Path(output_path) / "ledger.jsonl" if saving else None, settings={"converted": str(input_path)})
     store = Store(output_path, saving, shared=False)
@@ -52,10 +47,7 @@ def convert(
                     else:
                         _hand_on(features, store, shows, ledger)
     finally:
-        ledger.finish()
-        for line in ledger.problems():
-            print(line, file=sys.stderr)
-        print(ledger.summary(), file=sys.stderr)
+        ledger.report()
     return ledger.exit_status
 
 

@@ -17,8 +17,9 @@ from threading import Event
 from typing import Any
 
 import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
 
-from extraction.one_thread import use_one_thread_here
 from utils.types import Item, Source
 
 
@@ -107,6 +108,16 @@ def prefetch(
             for _, queue in open_items:  # a reader that waits for room gets it, and sees that it is to stop
                 with suppress(Empty):
                     queue.get_nowait()
+
+
+def use_one_thread_here() -> None:
+    """Keep what this thread does (resizing, converting) out of OpenMP; an `initializer` of thread pools.
+
+    Every thread that uses OpenMP gets a team of its own whose members wait by spinning; with readers and encoder on
+    the same cores that made runs ten times slower (figures in benchmarks/results.md).
+    """
+    torch.get_num_threads()  # PyTorch sets up a thread's OpenMP on first use, which would undo the limit
+    threadpool_limits(limits=1, user_api="openmp")
 
 
 def _read_into(queue: "Queue[ReadEvent]", item: Item, read: Reader, stop: Event) -> None:

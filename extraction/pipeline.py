@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -20,7 +20,7 @@ from extraction.work_list import WorkList
 from store.files import plain
 from store.forms import Form
 from store.items import Store, forms_and_shows
-from store.ledger import Ledger
+from store.ledger import Ledger, Status
 from store.locks import PATIENCE_SECONDS
 from utils.errors import MediaError, UserError
 from utils.progress_bar import progress_bar
@@ -72,10 +72,6 @@ def extract(
     as long as one of them comes to an end every `patience_seconds`.
     """
     forms, shows = forms_and_shows(on_extraction)
-    if not forms and not shows:
-        raise UserError(
-            "on_extraction=[] (captions: on_caption=[]): expected print or another of this group, or a list of them"
-        )
     streams = {kind: extractor.streams[kind] for kind in inputs}
     settings = {kind: plain(stream.settings) for kind, stream in streams.items()}
     listed = {kind: {"folder": streams[kind].folder, **settings[kind]} for kind in streams}
@@ -85,21 +81,16 @@ def extract(
     try:
         with store.session(ledger):
             for kind, items in inputs.items():
+                folder, patience = streams[kind].folder, patience_seconds
                 todo = WorkList(
-                    items,
-                    folder=streams[kind].folder,
-                    settings=settings[kind],
-                    store=store,
-                    shows=bool(shows),
-                    ledger=ledger,
-                    patience_seconds=patience_seconds,
+                    items, folder, settings[kind], store, ledger, shows=bool(shows), patience_seconds=patience
                 )
                 _Run(extractor, streams[kind], shows, store, ledger).over(todo, num_items=len(items))
     except KeyboardInterrupt:
         print("\ninterrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
         return INTERRUPTED
     finally:  # also after an error that ends the run: what was done before it is told
-        _report(ledger)
+        ledger.report()
     return ledger.exit_status
 
 
@@ -135,17 +126,15 @@ class _Run:
             self._store.save(features)
             for each in self._shows:
                 each.show(features)
-            damage, warnings = result.end.damage, result.end.warnings
-            status, reason = ("partial", damage[0]) if damage else ("done", "")
-            self._ledger.add(item, status, reason=reason, warnings=warnings, rows=result.rows, seconds=seconds)
+            status, reason = ("partial", result.end.damage[0]) if result.end.damage else ("done", "")
+            warnings, rows = result.end.warnings, result.rows
+            self._ledger.add(item, status, reason=reason, warnings=warnings, rows=rows, seconds=seconds)
         except Exception as error:  # one file's: `_fail` tells whose mistake it is and whether the run can go on
-            self._fail(item, error, seconds, status="empty" if empty else "failed")
+            self._fail(item, error, seconds, "empty" if empty else "failed")
         finally:
             todo.release(item)
 
-    def _fail(
-        self, item: Item, error: Exception, seconds: float, status: Literal["failed", "empty"] = "failed"
-    ) -> None:
+    def _fail(self, item: Item, error: Exception, seconds: float, status: Status) -> None:
         """One line for a file that cannot be used; anything else is our mistake, and its traceback is shown as well."""
         if isinstance(error, UserError) and not isinstance(error, MediaError):
             raise error  # concerns the run, not this file: a full disk, say
@@ -207,11 +196,3 @@ def watched(num_items: Callable[[], int], unit: str) -> Iterator[Progress]:
             yield progress
         finally:
             progress.close()
-
-
-def _report(ledger: Ledger) -> None:
-    """What became of the run, on stderr: stdout is for results."""
-    ledger.finish()
-    for line in ledger.problems():
-        print(line, file=sys.stderr)
-    print(ledger.summary(), file=sys.stderr)

@@ -23,12 +23,12 @@ class WorkList:
     def __init__(
         self,
         items: Iterable[Item],
-        *,
         folder: str,
         settings: dict[str, Any],
         store: Store,
-        shows: bool,
         ledger: Ledger,
+        *,
+        shows: bool,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         """`settings` are plain JSON. `shows`: what is done is still wanted, to be shown."""

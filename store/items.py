@@ -179,7 +179,7 @@ class Store:
 
 
 def forms_and_shows(on_extraction: Mapping[str, Form | Show] | Sequence[Form | Show]) -> tuple[list[Form], list[Show]]:
-    """What is to be saved, and what only shown. UserError for anything else."""
+    """What is to be saved, and what only shown. UserError for anything else, or nothing."""
     given = list(on_extraction.values() if isinstance(on_extraction, Mapping) else on_extraction)
     for each in given:
         if not isinstance(each, Form | Show):
@@ -187,6 +187,10 @@ def forms_and_shows(on_extraction: Mapping[str, Form | Show] | Sequence[Form | S
                 f"on_extraction: {type(each).__name__} neither saves (name, write, read: `store.forms.Form`) nor shows "
                 "(`utils.types.Show`)"
             )
+    if not given:
+        raise UserError(
+            "on_extraction=[] (captions: on_caption=[]): expected print or another of this group, or a list of them"
+        )
     return [each for each in given if isinstance(each, Form)], [each for each in given if isinstance(each, Show)]
 
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -89,6 +90,12 @@ class Ledger:
         """One line: "312 done, 4 skipped, 1 failed (listed in output/ledger.jsonl)"."""
         counts = ", ".join(f"{number} {status}" for status, number in self.counts.items()) or "nothing to do"
         return f"{counts} (listed in {self._path})" if self._path and self.entries else counts
+
+    def report(self) -> None:
+        """Ends the account and tells it on stderr: stdout is for results."""
+        self.finish()
+        for line in (*self.problems(), self.summary()):
+            print(line, file=sys.stderr)
 
     def problems(self, limit: int = 20) -> list[str]:
         """A line for each item that is missing or there only in part; the missing first, at most `limit`."""

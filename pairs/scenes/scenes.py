@@ -14,12 +14,12 @@ from typing import get_args
 
 import numpy as np
 from jaxtyping import UInt8
-from tqdm import tqdm
 
 from pairs.scenes.drawing import paint
 from pairs.scenes.facts import Facts, SceneSplit, draw_facts, facts_id, in_split
 from pairs.scenes.wording import describe
 from utils.errors import UserError, check_count, check_option
+from utils.progress_bar import progress_bar
 
 _ATTEMPTS = 100_000
 
@@ -84,7 +84,7 @@ class Scenes:
 
     def draw(self, title: str) -> Iterator[Scene]:
         """All of them, in order, with a bar."""
-        return map(self.scene, tqdm(range(self.num), desc=f"{title}: drawing", unit="", leave=False, delay=2))
+        return map(self.scene, progress_bar(range(self.num), f"{title}: drawing", passing=True))
 
     @cached_property
     def _distinct_keys(self) -> list[str]:

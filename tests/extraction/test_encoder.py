@@ -34,14 +34,14 @@ def test_images_are_normalised_then_encoded(encoder: Encoder, pixels: torch.Tens
 def test_a_batch_too_large_for_the_memory_is_halved(
     encoder: Encoder, pixels: torch.Tensor, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, encode = encoder.images(pixels), encoder.model.encode_image
+    whole, trunk = encoder.images(pixels), encoder.model.visual.trunk
 
     def with_little_memory(batch: torch.Tensor) -> torch.Tensor:
         if len(batch) > limit:
             raise torch.OutOfMemoryError("out of memory")
-        return encode(batch)
+        return trunk(batch)
 
-    monkeypatch.setattr(encoder.model, "encode_image", with_little_memory)
+    monkeypatch.setattr(encoder.model.visual, "trunk", with_little_memory)
     np.testing.assert_allclose(encoder.images(pixels), whole, atol=1e-5)
 
 
@@ -51,7 +51,7 @@ def test_a_single_image_too_large_for_the_memory_raises(
     def without_memory(batch: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(encoder.model, "encode_image", without_memory)
+    monkeypatch.setattr(encoder.model.visual, "trunk", without_memory)
     with pytest.raises(torch.OutOfMemoryError):
         encoder.images(pixels)
 

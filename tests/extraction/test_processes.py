@@ -148,7 +148,7 @@ def test_one_that_is_killed_late_is_finished_by_those_that_wait(tmp_path: Path) 
     wait_for_work(out, 10)
     victim = next(worker for worker in workers if worker.pid in holders(out))
     os.kill(victim.pid, signal.SIGSTOP)
-    wait_for_work(out, NUM_IMAGES - Slow.ahead - 2 * Slow.batch_size)
+    wait_for_work(out, NUM_IMAGES - 2 * (Slow.ahead + Slow.batch_size))  # it holds what is read, encoded and written
     time.sleep(1)
     others = [worker for worker in workers if worker is not victim]
     assert all(worker.is_alive() for worker in others)  # they wait

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from apps.convert import convert
-from store import atomic, items
+from store import items
 from store.forms import Form, SaveNumpy, SavePickle
 from store.provenance import software
 from tests.helpers.saved_forms import Folder, options, run_ends, saving_forms
@@ -426,7 +426,7 @@ def test_a_disk_that_is_read_only_stops_with_one_line(
 
     features = make(arrays={"clip": np.ones((3, 8), np.float32)})
     folder.save(features)
-    monkeypatch.setattr(atomic, "_create", refused)
+    monkeypatch.setattr("store.files._create", refused)
     with pytest.raises(UserError, match="not allowed to write there"):
         folder.save(make("other"))
     assert folder.done(features)
