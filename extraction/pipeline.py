@@ -51,8 +51,8 @@ class Extractor(Protocol):
     """What the pipeline needs to know of `feature_type`."""
 
     batch_size: int
-    on_error: Any  # "skip", "partial" or "raise"
-    streams: Mapping[str, Any]  # kind of input ("video", "image", "text") -> Stream
+    on_error: str  # "skip", "partial" or "raise"
+    streams: Mapping[str, Stream]  # kind of input ("video", "image", "text") -> Stream
 
     @property
     def shows(self) -> list[Show]: ...

@@ -10,6 +10,7 @@ from av.filter import Graph
 from av.sidedata.sidedata import Type
 
 Filters = tuple[tuple[str, str], ...]  # (filter, arguments) ...
+_WITH_MATRIX = (("sidedata", "mode=select:type=DISPLAYMATRIX"), ("sidedata", "mode=delete:type=ICC_PROFILE"))
 
 
 @dataclass(eq=False)
@@ -32,13 +33,13 @@ class RgbConverter:
         with self._lock:
             graph = self._graph
             if graph is None or key != self._key:
-                graph = _build_graph(frame, self.turn)
+                graph = _build_graph(frame, (*self.turn, ("format", "pix_fmts=rgb24")))
                 self._graph, self._key = graph, key
             graph.vpush(frame)
             return graph.vpull().to_ndarray()
 
 
-def _build_graph(frame: av.VideoFrame, turn: Filters) -> Graph:
+def _build_graph(frame: av.VideoFrame, filters: Filters) -> Graph:
     graph = Graph()
     graph.threads = 1  # one frame at a time is not worth a thread pool for each open video
     source = graph.add(
@@ -50,8 +51,8 @@ def _build_graph(frame: av.VideoFrame, turn: Filters) -> Graph:
         colorspace=str(int(frame.colorspace)),
         range=str(int(frame.color_range)),
     )
-    nodes = [graph.add(name, arguments or None) for name, arguments in turn]
-    graph.link_nodes(source, *nodes, graph.add("format", "pix_fmts=rgb24"), graph.add("buffersink")).configure()
+    nodes = [graph.add(name, arguments or None) for name, arguments in filters]
+    graph.link_nodes(source, *nodes, graph.add("buffersink")).configure()
     return graph
 
 
@@ -60,9 +61,15 @@ def turn_of(first: av.VideoFrame) -> Filters | None:
 
     To be asked of one frame a video: looking at its side data ties a PyAV frame into a reference cycle, so that its
     picture stays in memory until the garbage collector comes round (250 MB within 200 frames of 720p).
+
+    And looking at an ICC profile, which a PNG in a video may carry, ends the process: PyAV 18 frees its name a second
+    time with the frame. So FFmpeg looks first: only a frame with a display matrix comes through, without its profile.
     """
-    data = first.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # PyAV's stub says keys are str
-    if data is None:
+    graph = _build_graph(first, _WITH_MATRIX)
+    graph.vpush(first)
+    try:
+        data = graph.vpull().side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # PyAV's stub wants str
+    except BlockingIOError:  # nothing came through
         return ()
     numbers = array("i")  # int32 in the machine's order, as FFmpeg keeps it: 3x3, fixed point, row by row
     numbers.frombytes(bytes(data)[:36])

@@ -15,7 +15,7 @@ _RESIZES: dict[str, Resize] = {"shortest": "crop", "squash": "squash"}
 _RESAMPLES: dict[str, Resample] = {"bicubic": "bicubic", "bilinear": "bilinear"}
 
 
-class ImageTower:
+class OpenCLIPTower:
     """The image side. `trunk` runs the tower once and gives both its grid and its vectors."""
 
     def __init__(self, model: Any, preprocess: dict[str, Any]) -> None:
@@ -66,7 +66,7 @@ class OpenCLIP(nn.Module):
     def __init__(self, model: nn.Module, tokenizer: Callable[..., Tensor], preprocess: dict[str, Any]) -> None:
         super().__init__()
         self.model, self._tokenizer = model, tokenizer
-        self.visual = ImageTower(model, preprocess)
+        self.visual = OpenCLIPTower(model, preprocess)
         self.context_length: int = getattr(tokenizer, "context_length")  # noqa: B009 - no type of theirs has it
 
     @property

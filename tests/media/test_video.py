@@ -1,10 +1,15 @@
 import gc
+import io
+import subprocess
+import sys
 import threading
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from PIL import Image, ImageCms
 
 from media.container import Clock, Header, PtsOrDts
 from media.packets import scan
@@ -12,6 +17,7 @@ from media.rgb import turn_filters
 from media.sampling import nearest
 from media.video import VideoReader
 from tests.helpers.index_clips import index_of, make_clip
+from tests.helpers.shared_data import ROOT
 from utils.errors import MediaError
 
 MPEG4 = {"codec": "mpeg4", "options": {"qmin": "1", "qmax": "1"}}
@@ -220,3 +226,23 @@ def test_pts_are_believed_until_they_fail_more_often_than_dts():
 
 def test_halves_go_away_from_zero():
     assert [nearest(Fraction(x, 2)) for x in (-3, -1, 0, 1, 3, 4)] == [-2, -1, 0, 1, 2, 2]
+
+
+def test_a_picture_with_a_colour_profile_ends_nothing(tmp_path: Path) -> None:
+    """PyAV 18 frees such a profile's name twice once somebody has looked at it: signal 11."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.new("RGB", (32, 16), "red").save(png := io.BytesIO(), "PNG", icc_profile=profile)
+    with av.open(str(tmp_path / "png.mp4"), "w") as container:
+        stream = container.add_stream("png", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "rgb24"
+        packet = av.Packet(png.getvalue())
+        packet.stream, packet.pts, packet.dts, packet.time_base = stream, 0, 0, Fraction(1)
+        container.mux(packet)
+    code = (
+        "import gc, sys; from media.video import VideoReader\n"
+        "with VideoReader(sys.argv[1]) as video: shapes = [frame.to_rgb().shape for frame in video.frames()]\n"
+        "gc.collect(); print(shapes)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "png.mp4")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "[(16, 32, 3)]\n"), done.stderr
