@@ -10,6 +10,7 @@ import hydra
 from hydra.errors import InstantiationException
 from hydra.utils import call
 from omegaconf import DictConfig
+from omegaconf.errors import MissingMandatoryValue
 
 from utils.command_line import CONFIGS, prepare
 from utils.errors import UserError, user_error_in
@@ -24,6 +25,9 @@ def main(config: DictConfig) -> None:
         status = call(config.job, _convert_="all")
     except (UserError, InstantiationException) as error:
         sys.exit(f"error: {user_error_in(error)}")
+    except MissingMandatoryValue as error:  # `query: ???` in the job's file
+        key = str(error.full_key).rpartition(".")[2]
+        sys.exit(f"error: {key}: this job needs it; give {key}=...")
     if status >= STOPPED_BY_SIGNAL:
         sys.exit(status)
     statuses.append(status)

@@ -131,6 +131,14 @@ def test_users_mistakes_are_one_line(run: Run, tmp_path: Path, arguments: tuple[
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("job", "key"), [("search", "query"), ("convert", "input_path")])
+def test_a_key_that_a_job_cannot_do_without(job: str, key: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "main.py"), "--config-name", job]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: {key}: this job needs it; give {key}=...\n"
+
+
 def options() -> list[tuple[str, str]]:
     """(group, option) as Hydra finds them in configs/, so that a new file cannot be missed."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
