@@ -39,19 +39,11 @@ class SaveCaptions:
         raise MediaError(f"{path}: captions, which hold no features that could be saved in another form")
 
 
-def _lines(features: Features) -> list[str]:
-    timed = "timestamps_ms" in features.arrays
-    return [
-        "  ".join(
-            [
-                str(features.item.path),
-                *([_clock(row["timestamp_ms"])] if timed else []),
-                row["caption"],
-                f"(CLIP-S {row['clip_s']:.3f})",
-            ]
-        )
-        for row in features.predictions
-    ]
+def _lines(features: Features) -> Iterator[str]:
+    path, timed = features.item.path, "timestamps_ms" in features.arrays
+    for row in features.predictions:
+        clock = f"{_clock(row['timestamp_ms'])}  " if timed else ""
+        yield f"{path}  {clock}{row['caption']}  (CLIP-S {row['clip_s']:.3f})"
 
 
 def web_vtt(features: Features) -> str:
