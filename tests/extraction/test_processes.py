@@ -1,94 +1,22 @@
 """Several processes run the same job on one folder: whoever lives finishes everything, and nothing is done twice."""
 
-import json
-import multiprocessing
 import os
 import random
 import signal
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from extraction.batching import Encoded, End, Prepared, Start
-from extraction.pipeline import extract
-from media.inputs import find_inputs
-from store.forms import SaveNumpy
-from utils.types import Features, Item, Show
+from tests.helpers.shared_folder import Slow, entries, holders, images_in, missing, start, written_twice
 
 NUM_IMAGES = 200
 
 
-class Slow:
-    """An extractor that takes its time."""
-
-    batch_size, on_error = 4, "skip"
-    folder, settings, unit, readers, ahead = "clip/slow", {"version": 1}, "images", 2, 8
-
-    @property
-    def shows(self) -> list[Show]:
-        return []
-
-    @property
-    def streams(self) -> dict[str, Any]:
-        return {"image": self}
-
-    def read(self, item: Item) -> Iterator[Start | Prepared | End]:
-        yield Start(1)
-        yield Prepared(int(item.name))
-        yield End()
-
-    def encode(self, contents: Sequence[int]) -> dict[str, np.ndarray]:
-        time.sleep(0.004)
-        return {"clip": np.array(contents, np.float32)[:, None]}
-
-    def finish(self, encoded: Encoded) -> Features:
-        return Features(encoded.item, self.folder, encoded.features, self.settings)
-
-
-def work(images: Path, out: Path, patience_seconds: float = 60) -> None:
-    log = os.open(out.with_suffix(f".{os.getpid()}"), os.O_WRONLY | os.O_CREAT)
-    os.dup2(log, 2)  # the bars of many processes
-    inputs = find_inputs(image_paths=str(images))
-    status = extract(
-        inputs=inputs,
-        extractor=Slow(),
-        on_extraction=[SaveNumpy()],
-        output_path=out,
-        patience_seconds=patience_seconds,
-    )
-    raise SystemExit(status)
-
-
-def start(number: int, images: Path, out: Path, *more: Any) -> list[Any]:
-    context = multiprocessing.get_context("forkserver")  # a fork of this process could inherit locks of its threads
-    context.set_forkserver_preload(["media.inputs", "extraction.pipeline", "store.items"])
-    workers = [context.Process(target=work, args=(images, out, *more)) for _ in range(number)]
-    for worker in workers:
-        worker.start()
-    return workers
-
-
-def images_in(folder: Path) -> Path:
-    folder.mkdir()
-    for k in range(NUM_IMAGES):
-        (folder / f"{k:04}.jpg").write_bytes(b"x")
-    return folder
-
-
-def entries(out: Path, status: str) -> Counter[str]:
-    lines = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
-    return Counter(line["item"] for line in lines if line.get("status") == status)
-
-
 def check_complete(out: Path) -> None:
-    for k in range(NUM_IMAGES):
-        assert np.load(out / "clip" / "slow" / f"{k:04}_clip.npy") == [[k]]
-        assert (out / "clip" / "slow" / f"{k:04}_meta.json").is_file()
+    assert (missing(out, NUM_IMAGES), written_twice(out)) == (0, 0)
     assert not (out / ".locks").exists()
 
 
@@ -100,17 +28,6 @@ def wait_for_work(out: Path, number: int) -> None:
         time.sleep(0.01)
 
 
-def holders(out: Path) -> list[int]:
-    """Process ids of those that hold items."""
-    found = []
-    for path in out.glob(".locks/*"):
-        try:
-            found.append(int(path.read_text().rpartition(" ")[2]))
-        except (OSError, ValueError):  # just taken, or just released
-            continue
-    return found
-
-
 def exits(workers: Sequence[Any]) -> list[int | None]:
     for worker in workers:
         worker.join(60)
@@ -118,7 +35,7 @@ def exits(workers: Sequence[Any]) -> list[int | None]:
 
 
 def test_each_item_is_done_once(tmp_path: Path) -> None:
-    images, out = images_in(tmp_path / "images"), tmp_path / "out"
+    images, out = images_in(tmp_path / "images", NUM_IMAGES), tmp_path / "out"
     assert exits(start(4, images, out)) == [0] * 4
     check_complete(out)
     assert entries(out, "done") == {f"{k:04}": 1 for k in range(NUM_IMAGES)}
@@ -126,7 +43,7 @@ def test_each_item_is_done_once(tmp_path: Path) -> None:
 
 
 def test_killed_processes_cost_nothing(tmp_path: Path) -> None:
-    images, out = images_in(tmp_path / "images"), tmp_path / "out"
+    images, out = images_in(tmp_path / "images", NUM_IMAGES), tmp_path / "out"
     rng = random.Random(0)
     workers, kills = start(4, images, out), 0
     while kills < 8 and any(worker.is_alive() for worker in workers):
@@ -143,7 +60,7 @@ def test_killed_processes_cost_nothing(tmp_path: Path) -> None:
 
 def test_one_that_is_killed_late_is_finished_by_those_that_wait(tmp_path: Path) -> None:
     """The others have nothing left to do but its items, and do not end before those are done."""
-    images, out = images_in(tmp_path / "images"), tmp_path / "out"
+    images, out = images_in(tmp_path / "images", NUM_IMAGES), tmp_path / "out"
     workers = start(3, images, out)
     wait_for_work(out, 10)
     victim = next(worker for worker in workers if worker.pid in holders(out))
@@ -158,7 +75,7 @@ def test_one_that_is_killed_late_is_finished_by_those_that_wait(tmp_path: Path) 
 
 
 def test_one_that_is_paused_and_woken_throws_nothing_away(tmp_path: Path) -> None:
-    images, out = images_in(tmp_path / "images"), tmp_path / "out"
+    images, out = images_in(tmp_path / "images", NUM_IMAGES), tmp_path / "out"
     workers = start(3, images, out)
     wait_for_work(out, 10)
     paused = next(worker for worker in workers if worker.pid in holders(out))
@@ -172,7 +89,7 @@ def test_one_that_is_paused_and_woken_throws_nothing_away(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("woken", [True, False])
 def test_one_that_never_wakes_is_said_to_miss(tmp_path: Path, woken: bool) -> None:
-    images, out = images_in(tmp_path / "images"), tmp_path / "out"
+    images, out = images_in(tmp_path / "images", NUM_IMAGES), tmp_path / "out"
     workers = start(3, images, out, 1.0)
     wait_for_work(out, 10)
     paused = next(worker for worker in workers if worker.pid in holders(out))
