@@ -48,16 +48,15 @@ class Encoder:
         visual = self.model.visual
         try:
             images = normalize(batch.to(self.device, non_blocking=True), visual.mean, visual.std)
-            found = {}
-            if "grid" in wanted:
-                grid_shape(visual, grid_pool)
-            if visual.map_shape is None:  # such a tower need have no trunk
-                found["global"] = self.model.encode_image(images)
+            if (
+                "grid" not in wanted
+            ):  # the model's own word: a tower may have no trunk, a model do more (CoCa normalises)
+                found = {"global": self.model.encode_image(images)}
             else:
+                grid_shape(visual, grid_pool)
                 outputs = visual.trunk(images.to(visual.dtype))
-                if "grid" in wanted:
-                    pooled = F.avg_pool2d(visual.grid(outputs).float(), grid_pool)
-                    found["grid"] = pooled.flatten(2).transpose(1, 2)
+                pooled = F.avg_pool2d(visual.grid(outputs).float(), grid_pool)
+                found = {"grid": pooled.flatten(2).transpose(1, 2)}
                 if "global" in wanted:
                     found["global"] = visual.head(outputs)
             return {name: values.float().cpu().numpy() for name, values in found.items()}

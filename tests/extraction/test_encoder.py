@@ -30,6 +30,17 @@ def test_images_are_normalised_then_encoded(encoder: Encoder, pixels: torch.Tens
     np.testing.assert_allclose(features, expected, atol=1e-5)
 
 
+def test_vectors_alone_are_what_the_model_says(
+    encoder: Encoder, pixels: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CoCa's are of length 1, those of its tower are not."""
+    encode = encoder.model.encode_image
+    monkeypatch.setattr(encoder.model, "encode_image", lambda images: 2 * encode(images))
+    twice = encoder.images(pixels)
+    monkeypatch.undo()
+    np.testing.assert_allclose(twice, 2 * encoder.images(pixels), rtol=1e-6)
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 4])
 def test_a_batch_too_large_for_the_memory_is_halved(
     encoder: Encoder, pixels: torch.Tensor, limit: int, monkeypatch: pytest.MonkeyPatch
