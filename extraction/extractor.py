@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from extraction.batching import Failed, encode_batches, prefetch
+from extraction.batching import Failed, encode_batches
 from extraction.encoder import Encoder, grid_shape
 from extraction.options import FeatureOptions, FrameOptions, PictureOptions
 from extraction.streams import Images, ModelFeatures, Texts, Videos
+from extraction.threads import prefetch
 from extraction.towers import LoadedModel
 from extraction.zero_shot import ShowPredictions, TextPredictor
 from utils.errors import UserError, check_count

@@ -15,7 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from extraction.batching import Background, Encoded, End, Failed, Prepared, Start, encode_batches, prefetch
+from extraction.batching import Encoded, Failed, encode_batches
+from extraction.events import End, Prepared, Start
+from extraction.threads import Background, prefetch
 from extraction.work_list import WorkList
 from store.files import plain
 from store.forms import Form

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from extraction.batching import Encoded, End, Prepared, Start
+from extraction.batching import Encoded
+from extraction.events import End, Prepared, Start
 from extraction.pipeline import INTERRUPTED, extract
 from media.inputs import find_inputs
 from store.forms import SaveNumpy

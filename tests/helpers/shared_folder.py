@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from extraction.batching import Encoded, End, Prepared, Start
+from extraction.batching import Encoded
+from extraction.events import End, Prepared, Start
 from extraction.pipeline import extract
 from media.inputs import find_inputs
 from store import items

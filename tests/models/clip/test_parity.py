@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from extraction.batching import Encoded, encode_batches, prefetch
+from extraction.batching import Encoded, encode_batches
 from extraction.preprocess import Preprocess
+from extraction.threads import prefetch
 from models import clip
 from models.clip import ExtractCLIP
 from models.clip.model import CLIP
