@@ -73,7 +73,9 @@ class ForkServer:
 
 
 def _serve(requests: socket.socket) -> None:
-    gc.freeze()
+    gc.freeze()  # what is copied is never collected: files and sockets among it are not this process's to close
+    os.closerange(3, requests.fileno())  # or the locks that the parent holds would outlive it
+    os.closerange(requests.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
     while True:
         message, fds, _, _ = socket.recv_fds(requests, _MOST_BYTES, _MOST_FDS)
         if not message:

@@ -89,10 +89,11 @@ class _Reader:
 
     @classmethod
     def start(cls, rows: Rows, slots: int) -> "_Reader":
+        server = fork_server()
         ours, theirs = Pipe()
         memory = Ring.file(slots)
         try:
-            pid = fork_server().start(read_all, (rows, slots), (theirs.fileno(), memory))
+            pid = server.start(read_all, (rows, slots), (theirs.fileno(), memory))
             return cls(pid, ours, Ring(memory, slots), _private_bytes(pid))
         finally:
             theirs.close()
