@@ -82,7 +82,7 @@ class Videos:
     unit = "frames"
     readers = 2  # each decoder has threads of its own
     in_processes = True
-    ahead = 4
+    ahead = 2
 
     def __init__(self, output: Output, preprocess: Preparation, frames: FrameOptions) -> None:
         sampler = frames.sampler()
