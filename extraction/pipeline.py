@@ -24,7 +24,7 @@ from store.forms import Form
 from store.items import Store, forms_and_shows
 from store.ledger import Ledger, Status
 from store.locks import PATIENCE_SECONDS
-from utils.errors import MediaError, UserError
+from utils.errors import MediaError, UserError, check_flags
 from utils.progress_bar import progress_bar
 from utils.types import Features, Item, Show
 
@@ -67,12 +67,15 @@ def extract(
     on_extraction: dict[str, Form | Show] | list[Form | Show],
     output_path: str | Path = "./output",
     patience_seconds: float = PATIENCE_SECONDS,
+    deterministic: bool = True,
 ) -> int:
     """Run `extractor` over all inputs, save and show the results; the exit status, 0 only if all of it is there.
 
     Several processes with one `output_path` share the work: see `store.locks`. Items that others hold are waited for,
-    as long as one of them comes to an end every `patience_seconds`.
+    as long as one of them comes to an end every `patience_seconds`. `deterministic`: a row is the same to the bit in
+    whatever company it is computed, as every batch has `batch_size` rows.
     """
+    check_flags(deterministic=deterministic)
     forms, shows = forms_and_shows(on_extraction)
     streams = {kind: extractor.streams[kind] for kind in inputs}
     settings = {kind: plain(stream.settings) for kind, stream in streams.items()}
@@ -87,9 +90,11 @@ def extract(
                 todo = WorkList(
                     items, folder, settings[kind], store, ledger, shows=bool(shows), patience_seconds=patience
                 )
-                _Run(extractor, streams[kind], shows, store, ledger).over(todo, num_items=len(items))
+                run = _Run(extractor, streams[kind], shows, store, ledger, deterministic=deterministic)
+                run.over(todo, num_items=len(items))
     except KeyboardInterrupt:
-        print("\ninterrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
+        kept = "what is finished is kept, and long videos up to half a minute ago"
+        print(f"\ninterrupted; {kept}; the same command goes on from there", file=sys.stderr)
         return INTERRUPTED
     finally:  # also after an error that ends the run: what was done before it is told
         ledger.report()
@@ -99,19 +104,45 @@ def extract(
 class _Run:
     """The way of one kind of input."""
 
-    def __init__(self, extractor: Extractor, stream: Stream, shows: list[Show], store: Store, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        extractor: Extractor,
+        stream: Stream,
+        shows: list[Show],
+        store: Store,
+        ledger: Ledger,
+        *,
+        deterministic: bool,
+    ) -> None:
         self._extractor, self._stream, self._ledger, self._store = extractor, stream, ledger, store
-        self._shows = [*extractor.shows, *shows]
+        self._shows, self._deterministic = [*extractor.shows, *shows], deterministic
+        computing = {"batch_size": extractor.batch_size, "deterministic": deterministic}
+        self._parts = store.parts(stream.folder, plain(stream.settings) | computing)
 
     def over(self, todo: WorkList, *, num_items: int) -> None:
         """The one loop: threads read ahead, this thread encodes, one in the background finishes and writes."""
         stream, batch_size = self._stream, self._extractor.batch_size
         with watched(lambda: num_items - todo.num_left_out, unit=stream.unit) as progress:
             for items in todo.rounds():
-                events = prefetch(items, stream.read, workers=stream.readers, depth=2 * batch_size, ahead=stream.ahead)
+                events = prefetch(
+                    items,
+                    stream.read,
+                    workers=stream.readers,
+                    depth=2 * batch_size,
+                    ahead=stream.ahead,
+                    skip=self._parts.rows if self._parts else None,
+                )
                 with Background(depth=stream.ahead) as background, closing(events):
                     started = time.monotonic()
-                    for result in encode_batches(events, stream.encode, batch_size, progress.batch):
+                    for result in encode_batches(
+                        events,
+                        stream.encode,
+                        batch_size,
+                        progress.batch,
+                        in_order=bool(self._shows) or self._extractor.on_error == "raise",
+                        fixed_size=self._deterministic,
+                        parts=self._parts,
+                    ):
                         background.run(self._hand_on, result, todo, time.monotonic() - started)
                         progress.item(result.rows if isinstance(result, Encoded) else 0)
                         started = time.monotonic()
@@ -130,6 +161,7 @@ class _Run:
                 each.show(features)
             status, reason = ("partial", result.end.damage[0]) if result.end.damage else ("done", "")
             warnings, rows = result.end.warnings, result.rows
+            self._drop_part(item)
             self._ledger.add(item, status, reason=reason, warnings=warnings, rows=rows, seconds=seconds)
         except Exception as error:  # one file's: `_fail` tells whose mistake it is and whether the run can go on
             self._fail(item, error, seconds, "empty" if empty else "failed")
@@ -140,6 +172,7 @@ class _Run:
         """One line for a file that cannot be used; anything else is our mistake, and its traceback is shown as well."""
         if isinstance(error, UserError) and not isinstance(error, MediaError):
             raise error  # concerns the run, not this file: a full disk, say
+        self._drop_part(item)
         reason = str(error) if isinstance(error, MediaError) else f"{item.path}: {type(error).__name__}: {error}"
         self._ledger.add(item, status, reason=reason, seconds=seconds)
         if not isinstance(error, MediaError):
@@ -147,6 +180,10 @@ class _Run:
         if self._extractor.on_error == "raise":
             raise error
         logger.warning("%s: %s", status, reason)
+
+    def _drop_part(self, item: Item) -> None:
+        if self._parts:
+            self._parts.drop(item)
 
 
 class Progress:
