@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +16,10 @@ import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from extraction.batching import Encoded, Failed, encode_batches
-from extraction.events import End, Prepared, Start
+from extraction.events import ReadEvent, Rows
+from extraction.fork_server import AVAILABLE
+from extraction.options import ReaderOptions
+from extraction.readers import read_in_processes
 from extraction.threads import Background, prefetch
 from extraction.work_list import WorkList
 from store.files import plain
@@ -30,6 +33,8 @@ from utils.types import Features, Item, Show
 
 logger = logging.getLogger(__name__)
 
+THREADS = ReaderOptions(workers=0)
+
 INTERRUPTED = 130  # exit status of a program stopped with Ctrl-C
 
 
@@ -39,10 +44,10 @@ class Stream(Protocol):
     folder: str  # "clip/ViT-B_32": where results stand below output_path
     settings: dict[str, Any]  # what the numbers depend on
     unit: str  # of its rows: "frames"
-    readers: int  # threads
+    readers: int  # at a time
     ahead: int  # items open at a time
-
-    def read(self, item: Item) -> Iterator[Start | Prepared | End]: ...
+    rows: Rows
+    in_processes: bool  # whether `rows` can be sent to other processes, and reading is worth it
 
     def encode(self, contents: Sequence[Any]) -> dict[str, np.ndarray]: ...
 
@@ -66,6 +71,7 @@ def extract(
     extractor: Extractor,
     on_extraction: dict[str, Form | Show] | list[Form | Show],
     output_path: str | Path = "./output",
+    readers: ReaderOptions = THREADS,
     patience_seconds: float = PATIENCE_SECONDS,
     deterministic: bool = True,
 ) -> int:
@@ -90,7 +96,7 @@ def extract(
                 todo = WorkList(
                     items, folder, settings[kind], store, ledger, shows=bool(shows), patience_seconds=patience
                 )
-                run = _Run(extractor, streams[kind], shows, store, ledger, deterministic=deterministic)
+                run = _Run(extractor, streams[kind], shows, store, ledger, readers, deterministic=deterministic)
                 run.over(todo, num_items=len(items))
     except KeyboardInterrupt:
         kept = "what is finished is kept, and long videos up to half a minute ago"
@@ -99,6 +105,31 @@ def extract(
     finally:  # also after an error that ends the run: what was done before it is told
         ledger.report()
     return ledger.exit_status
+
+
+def read_ahead(
+    items: Iterable[Item],
+    stream: Stream,
+    options: ReaderOptions,
+    *,
+    depth: int,
+    skip: Callable[[Item], int],
+) -> Generator[tuple[Item, ReadEvent], None, None]:
+    """Events of all items, read in processes if that is wanted and possible, else in threads."""
+    workers = stream.readers if options.workers is None else options.workers
+    if not (workers and stream.in_processes and AVAILABLE):
+        threads = workers or stream.readers
+        return prefetch(items, stream.rows.read, workers=threads, depth=depth, ahead=stream.ahead, skip=skip)
+    return read_in_processes(
+        items,
+        stream.rows,
+        workers=workers,
+        depth=depth,
+        ahead=max(stream.ahead, 2 * workers),
+        timeout_seconds=options.read_timeout,
+        memory_gb=options.read_memory,
+        skip=skip,
+    )
 
 
 class _Run:
@@ -111,27 +142,22 @@ class _Run:
         shows: list[Show],
         store: Store,
         ledger: Ledger,
+        readers: ReaderOptions,
         *,
         deterministic: bool,
     ) -> None:
         self._extractor, self._stream, self._ledger, self._store = extractor, stream, ledger, store
-        self._shows, self._deterministic = [*extractor.shows, *shows], deterministic
+        self._shows, self._readers, self._deterministic = [*extractor.shows, *shows], readers, deterministic
         computing = {"batch_size": extractor.batch_size, "deterministic": deterministic}
         self._parts = store.parts(stream.folder, plain(stream.settings) | computing)
 
     def over(self, todo: WorkList, *, num_items: int) -> None:
-        """The one loop: threads read ahead, this thread encodes, one in the background finishes and writes."""
+        """The one loop: others read ahead, this thread encodes, one in the background finishes and writes."""
         stream, batch_size = self._stream, self._extractor.batch_size
         with watched(lambda: num_items - todo.num_left_out, unit=stream.unit) as progress:
             for items in todo.rounds():
-                events = prefetch(
-                    items,
-                    stream.read,
-                    workers=stream.readers,
-                    depth=2 * batch_size,
-                    ahead=stream.ahead,
-                    skip=self._parts.rows if self._parts else None,
-                )
+                skip = self._parts.rows if self._parts else lambda item: 0
+                events = read_ahead(items, stream, self._readers, depth=2 * batch_size, skip=skip)
                 with Background(depth=stream.ahead) as background, closing(events):
                     started = time.monotonic()
                     for result in encode_batches(
@@ -174,7 +200,7 @@ class _Run:
             raise error  # concerns the run, not this file: a full disk, say
         self._drop_part(item)
         reason = str(error) if isinstance(error, MediaError) else f"{item.path}: {type(error).__name__}: {error}"
-        self._ledger.add(item, status, reason=reason, seconds=seconds)
+        self._ledger.add(item, status, reason=reason, seconds=seconds)  # TODO crashed
         if not isinstance(error, MediaError):
             logger.error("%s", "".join(traceback.format_exception(error)))
         if self._extractor.on_error == "raise":

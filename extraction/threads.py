@@ -29,7 +29,7 @@ def prefetch(
     workers: int,
     depth: int,
     ahead: int | None = None,
-    skip: Callable[[Item], int] | None = None,
+    skip: Callable[[Item], int] = lambda item: 0,
 ) -> Generator[tuple[Item, ReadEvent], None, None]:
     """Events of all items, in the items' order, while `workers` threads read up to `ahead` items before their turn.
 
@@ -69,11 +69,9 @@ def use_one_thread_here() -> None:
     threadpool_limits(limits=1, user_api="openmp")
 
 
-def _read_into(
-    queue: "Queue[ReadEvent]", item: Item, read: Reader, skip: Callable[[Item], int] | None, stop: Event
-) -> None:
+def _read_into(queue: "Queue[ReadEvent]", item: Item, read: Reader, skip: Callable[[Item], int], stop: Event) -> None:
     try:
-        event, num_skipped = None, skip(item) if skip else 0
+        event, num_skipped = None, skip(item)
         with closing(read(item, skip=num_skipped) if num_skipped else read(item)) as events:  # pyright: ignore
             while not stop.is_set() and (event := next(events, None)) is not None:
                 queue.put(event)
