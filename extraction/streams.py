@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +21,7 @@ from utils.types import Features
 
 NO_DAMAGE = "none"
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
+_UNSCALED = "unscaled"  # global features as predictions want them, where they are saved otherwise
 
 
 class Output(Protocol):
@@ -50,22 +50,30 @@ class ModelFeatures:
     settings: Mapping[str, Any]
     predictor: TextPredictor | None = None
 
-    @property
-    def encode(self) -> Encode:
+    def encode(self, contents: Sequence[Tensor]) -> dict[str, np.ndarray]:
         """Prepared pictures -> "global" and "grid", as far as they are wanted."""
-        return partial(self.encoder.features, wanted=self.options.wanted, grid_pool=self.options.grid_pool)
+        options = self.options
+        return self.as_saved(self.encoder.features(contents, wanted=options.wanted, grid_pool=options.grid_pool))
+
+    def as_saved(self, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Grids as `grid_dtype`, global features of length 1 if asked for: batch by batch, as videos may be long."""
+        if "grid" in found:
+            found["grid"] = found["grid"].astype(self.options.grid_dtype, copy=False)
+        if self.options.normalize and "global" in found:
+            if self.predictor:
+                found[_UNSCALED] = found["global"]
+            found["global"] = found["global"] / np.linalg.norm(found["global"], axis=1, keepdims=True)
+        return found
 
     def finish(self, encoded: Encoded, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Features:
-        """With `arrays` behind the features: float32, grids as `grid_dtype`, global ones of length 1 if asked for."""
-        whole, dtypes, found = self.model.feature_type, {"grid": self.options.grid_dtype}, {}
-        for name, values in encoded.features.items():
-            found[whole if name == "global" else name] = values.astype(dtypes.get(name, "float32"), copy=False)
+        """With `arrays` behind the features."""
+        names = {"global": self.model.feature_type}
+        found = {names.get(name, name): values for name, values in encoded.features.items()}
+        unscaled = found.pop(_UNSCALED, found.get(self.model.feature_type))
         predictions = []
-        if self.predictor:
-            best = self.predictor.predict(found[whole])
+        if self.predictor and unscaled is not None:
+            best = self.predictor.predict(unscaled)
             predictions = [{"timestamp_ms": at * 1000} | row for at, row in zip(encoded.seconds, best, strict=True)]
-        if self.options.normalize and whole in found:
-            found[whole] = found[whole] / np.linalg.norm(found[whole], axis=1, keepdims=True)
         provenance = {
             **encoded.end.facts,
             "rows": encoded.rows,
@@ -145,7 +153,7 @@ class Texts:
         self.settings = {**output.settings, "text_overflow": "truncate" if truncate else "error"}
 
     def encode(self, contents: Sequence[Tensor]) -> dict[str, np.ndarray]:
-        return {"global": self._encoder.tokens(torch.stack(list(contents)))}
+        return self._output.as_saved({"global": self._encoder.tokens(torch.stack(list(contents)))})
 
     def finish(self, encoded: Encoded) -> Features:
         return self._output.finish(encoded, {}, self.settings)
