@@ -16,6 +16,7 @@ from extraction.options import FeatureOptions, FrameOptions
 from extraction.rows import ImageRows, Preparation, TextRows, VideoRows
 from extraction.towers import LoadedModel
 from extraction.zero_shot import TextPredictor
+from media.limits import DEFAULT_LIMITS, Limits
 from media.sampling import EveryFrame
 from utils.types import Features
 
@@ -100,6 +101,7 @@ class Videos:
             sampler,
             on_damage="keep" if frames.on_error == "partial" else "raise",
             tmp_folder=Path(frames.tmp_path) / output.folder if frames.keep_tmp_files else None,
+            limits=frames.limits,
         )
         self._output = output
         self.folder, self.encode = output.folder, output.encode
@@ -127,9 +129,15 @@ class Images:
     in_processes = True
 
     def __init__(
-        self, output: Output, preprocess: Preparation, *, exif_orientation: bool = False, ahead: int = 64
+        self,
+        output: Output,
+        preprocess: Preparation,
+        *,
+        exif_orientation: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
+        ahead: int = 64,
     ) -> None:
-        self.rows = ImageRows(preprocess, exif_orientation)
+        self.rows = ImageRows(preprocess, exif_orientation, limits)
         self._output = output
         self.ahead, self.folder, self.encode = ahead, output.folder, output.encode
         self.settings = {**output.settings, **preprocess.settings(), "exif_orientation": exif_orientation}

@@ -17,6 +17,7 @@ from typing import Any
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from media.ending import gif_ends_early
 from media.limits import DEFAULT_LIMITS, Limits, open_regular
 from utils.errors import MediaError
 
@@ -133,6 +134,8 @@ class ImageReader:
             count = getattr(self._image, "n_frames", 1)
         if count == 1:
             return range(1)
+        if self._image.format == "GIF" and gif_ends_early(data):  # between two frames, where Pillow sees nothing
+            raise MediaError(f"{self._name}: ends early: the last bytes of the file are missing")
         if self._image.format not in _ANIMATED:
             if self._image.format != "MPO":  # phones: the second is a copy for other screens, or a depth map
                 self.warnings.append(f"{count} pages in this {self._image.format}: only the first is used")

@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from media.container import Clock, TimedFrame, open_stream
 from media.limits import DEFAULT_LIMITS, Limits
 from media.packets import PacketTable, holds_frame
+from utils.heartbeat import beat
 from utils.types import Frame, Row
 
 _WORTH_IT = 0.7  # of the packets, at most; else all are decoded, so that all damage is seen
@@ -102,6 +103,7 @@ def pictures_of(
 
 def _decode_part(part: Part, packets: Iterator[tuple[int, av.Packet]], stream: VideoStream) -> Iterator[av.VideoFrame]:
     for number, packet in packets:
+        beat()
         if number >= part.first:
             yield from packet.decode()
         if number == part.last:

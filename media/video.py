@@ -4,7 +4,7 @@ Which frames come out, their times and their pixels are those of the ffmpeg prog
 """
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from fractions import Fraction
 from functools import partial
@@ -30,6 +30,7 @@ from media.sparse import (
     start_before,
 )
 from utils.errors import MediaError
+from utils.heartbeat import beat
 from utils.types import Row, VideoInfo
 
 OnDamage = Literal["raise", "keep"]
@@ -75,8 +76,7 @@ class VideoReader(AbstractContextManager["VideoReader"]):
             self._pictures = self._decode()
             self._first = next(self._pictures, None)
             if self._first is None:
-                because = f" ({self.damage[0].partition('(')[2].removesuffix(')')})" if self.damage else ""
-                raise MediaError(f"{self.path}: no frame could be decoded{because}; is the file complete?")
+                raise MediaError(f"{self.path}: no frame could be decoded{self._why_none()}")
             self._convert = RgbConverter()
             self.info = self._read_info(self._first)
         except BaseException:
@@ -95,6 +95,7 @@ class VideoReader(AbstractContextManager["VideoReader"]):
         """
         if self._first is None:
             raise RuntimeError(f"{self.path}: frames() can be read once; open the video again")
+        self._check_amount(self._header.num_frames or 0, lambda extent: extent.num_frames)
         if skip and (table := self._certain_table()) is not None:
             yield from self._begin_before(min(skip, len(table.pts) - 1), table)
         picture, self._first = self._first, None
@@ -122,7 +123,9 @@ class VideoReader(AbstractContextManager["VideoReader"]):
 
         `retime` selects frames by their times; it may be called twice. Damage is noticed in what is decoded.
         """
-        self._check_amount(apart_seconds)
+        seconds = self._header.duration_seconds
+        expected = None if seconds is None else seconds / apart_seconds
+        self._check_amount(expected, lambda extent: extent.duration_seconds / apart_seconds)
         num_rows, undecoded = skip, 0
         if sparse := self._sparse(retime, skip) if apart_seconds >= _FAR_APART_SECONDS else None:
             try:
@@ -139,13 +142,14 @@ class VideoReader(AbstractContextManager["VideoReader"]):
                 self._limits.check_rows(self.path, number + 1)
                 yield row
 
-    def _check_amount(self, apart_seconds: Fraction) -> None:
-        """MediaError before anything is decoded, where the packets confirm what a header says that is too much."""
-        seconds = self._header.duration_seconds
-        if seconds is None or self._limits.are_passed_by(seconds, seconds / apart_seconds):
-            seconds = self.extent().duration_seconds
-            self._limits.check_hours(self.path, seconds)
-            self._limits.check_rows(self.path, int(seconds / apart_seconds))
+    def _check_amount(self, num_rows: Fraction | int | None, rows_of: Callable[[Extent], Fraction | int]) -> None:
+        """MediaError before anything is decoded, where the packets confirm what a header says that is too much.
+
+        `num_rows` is None where the header does not tell; `rows_of` tells it by the packets.
+        """
+        if num_rows is None or self._limits.are_passed_by(self._header.duration_seconds or Fraction(0), num_rows):
+            self._limits.check_hours(self.path, self.extent().duration_seconds)
+            self._limits.check_rows(self.path, int(rows_of(self.extent())))
 
     def extent(self) -> Extent:
         """`scan` of this file, done when first asked for."""
@@ -159,6 +163,7 @@ class VideoReader(AbstractContextManager["VideoReader"]):
         num_flagged, num_packets, last_pts = 0, 0, None
         while True:
             try:
+                beat()
                 packet = next(packets, None)
             except (FFmpegError, OSError) as error:  # the container itself is broken here: nothing follows
                 self._damaged(reason(error))
@@ -185,6 +190,13 @@ class VideoReader(AbstractContextManager["VideoReader"]):
         # On several threads PyAV swallows an error among the very last packets, and the frames behind it.
         if last_pts is not None and self._clock.num_frames and last_pts >= self._end_pts and not self.damage:
             self._damaged("the last packets did not decode")
+
+    def _why_none(self) -> str:
+        because = f" ({self.damage[0].partition('(')[2].removesuffix(')')})" if self.damage else ""
+        if not self._stream.codec_context.width:
+            most = f"max_frame_megapixels={self._limits.max_frame_megapixels:g}"
+            return f"{because}; frames have no size here, or more pixels than {most} allows"
+        return f"{because}; is the file complete?"
 
     def _damaged(self, reason: str) -> None:
         num_frames = self._clock.num_frames
