@@ -174,7 +174,7 @@ class VideoReader(AbstractContextManager["VideoReader"]):
             if packet.pts is not None and not packet.is_discard:
                 last_pts = max(packet.pts, packet.pts if last_pts is None else last_pts)
             num_packets += holds_frame(packet)
-            if num_packets <= first:
+            if first and num_packets <= first:
                 continue
             try:
                 pictures = packet.decode()
