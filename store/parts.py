@@ -196,8 +196,8 @@ def remove_forgotten(folder: Path, lock_of_item: str, locks: Locks) -> None:
 
 
 def slices(array: np.ndarray) -> Iterator[np.ndarray]:
-    """The rows of an array in pieces of some megabytes: what is mapped need not be in memory at once."""
-    rows = array if array.ndim else array[np.newaxis]
+    """The rows of an array, or of a dataset of HDF5, in pieces of some megabytes: not all are in memory at once."""
+    rows = array if array.ndim else np.asarray(array[()])[np.newaxis]
     step = max(1, CHUNK_BYTES // max(1, rows[:1].nbytes))
     for start in range(0, len(rows), step):
         yield rows[start : start + step]
