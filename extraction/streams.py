@@ -20,6 +20,7 @@ from media.sampling import EveryFrame
 from utils.types import Features
 
 NO_DAMAGE = "none"
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
 _UNSCALED = "unscaled"  # global features as predictions want them, where they are saved otherwise
 
 
@@ -88,12 +89,12 @@ class Videos:
     """Frames at the sampler's times."""
 
     unit = "frames"
-    readers = 2  # each decoder has threads of its own
+    readers = max(2, min(8, _CORES // 2))  # each decoder has threads of its own
     in_processes = True
-    ahead = 4
+    ahead = 2
 
     def __init__(self, output: Output, preprocess: Preparation, frames: FrameOptions) -> None:
-        sampler = frames.sampler()
+        self._sampler = sampler = frames.sampler()
         self.rows = VideoRows(
             preprocess,
             sampler,
@@ -112,7 +113,7 @@ class Videos:
             "fps": np.array(encoded.end.fps, dtype=np.float64),
             "timestamps_ms": np.array(encoded.seconds, dtype=np.float64) * 1000,
         }
-        if not isinstance(self.rows.sampler, EveryFrame):
+        if not isinstance(self._sampler, EveryFrame):
             arrays["source_timestamps_ms"] = np.array(encoded.source_seconds, dtype=np.float64) * 1000
         damage = "kept what decodes" if encoded.end.damage else NO_DAMAGE
         return self._output.finish(encoded, arrays, self.settings | {"damage": damage})
@@ -122,7 +123,7 @@ class Images:
     """Still images give one row, animated ones a row for every frame, with their times."""
 
     unit = "images"
-    readers = max(2, min(16, os.cpu_count() or 2))
+    readers = max(2, min(16, _CORES))
     in_processes = True
 
     def __init__(

@@ -13,6 +13,7 @@ import torch
 from extraction import readers
 from extraction.events import End, Prepared, ReadEvent, Start
 from extraction.fork_server import AVAILABLE, fork_server
+from extraction.reader_process import warm_up
 from extraction.readers import ReaderError, read_in_processes
 from tests.helpers.hostile_rows import NUM_ROWS, Bomb, Hostile, content, item
 from utils.errors import MediaError, UserError
@@ -49,7 +50,7 @@ def check_whole(name: str, events: list[ReadEvent], first_row: int = 0, num_rows
 def num_children() -> int:
     """Processes that the fork server has started."""
     parents = [path.read_text().rpartition(")")[2].split()[1] for path in Path("/proc").glob("[0-9]*/stat")]
-    return parents.count(str(fork_server().pid))
+    return parents.count(str(fork_server(warm_up).pid))
 
 
 @pytest.mark.parametrize("workers", [1, 3])
