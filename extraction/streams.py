@@ -154,7 +154,7 @@ class Texts:
     readers = 1  # the tokenizer is Python: more threads would not make it faster
     in_processes = False
 
-    def __init__(self, output: Output, encoder: Encoder, *, truncate: bool = False, ahead: int = 64) -> None:
+    def __init__(self, output: ModelFeatures, encoder: Encoder, *, truncate: bool = False, ahead: int = 64) -> None:
         self.rows = TextRows(encoder.model.tokenize, truncate)
         self._output, self._encoder = output, encoder
         self.ahead, self.folder = ahead, output.folder

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -267,7 +266,8 @@ def _write(path: Path, new: NewFile, features: Features) -> dict[str, Any]:
             new.write(file)
             file.flush()
             file.seek(0)
-            sha256, num_bytes = hashlib.file_digest(file, "sha256"), file.seek(0, os.SEEK_END)
+            sha256 = hashlib.file_digest(file, "sha256")  # pyright: ignore[reportArgumentType]
+            num_bytes = file.tell()
         else:
             hashed = _HashedFile(file, list(features.arrays.values()))
             new.write(hashed)

@@ -50,10 +50,11 @@ class Part:
         self._chunks: list[dict[str, Any]] = []  # {"rows", "sha256": [of each file's bytes]}
         self._hashes: list[Any] = []  # of what came since the last chunk
         self._uncounted_rows, self._kept_at = 0, time.monotonic()
-        try:
-            self._take_over(json.loads((home / FACTS).read_bytes()))
-        except _DAMAGE:
-            self.drop()
+        if home.exists():
+            try:
+                self._take_over(json.loads((home / FACTS).read_bytes()))
+            except _DAMAGE:
+                remove_part(home)
 
     def is_due(self, num_bytes: int) -> bool:
         """Whether rows of so many bytes should be written now."""
@@ -94,8 +95,9 @@ class Part:
         return found
 
     def drop(self) -> None:
+        if self._arrays:
+            remove_part(self._home)
         self.rows, self._arrays = 0, {}
-        remove_part(self._home)
 
     def _keep(self) -> None:
         """First the rows are on the disk, then their number."""
@@ -141,7 +143,7 @@ class Parts:
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         """`settings`: all that the bytes of a row depend on, plain JSON."""
-        self._folder, self._settings = folder, settings
+        self._folder, self._settings = folder, plain(settings)
         self._open: dict[str, Part | None] = {}
 
     def rows(self, item: Item) -> int:
@@ -158,7 +160,7 @@ class Parts:
             with suppress(MediaError):
                 source = item_source(item)
                 known = {key: value for key, value in asdict(source).items() if key != "path"}  # it may be moved
-                head = plain({"format": 1, "item": item.name, "settings": self._settings, "source": known})
+                head = {"format": 1, "item": item.name, "settings": self._settings, "source": known}
                 self._open[item.name] = Part(part_path(self._folder, item.name), head, source)
         return self._open.setdefault(item.name, None)
 
@@ -196,8 +198,8 @@ def remove_forgotten(folder: Path, lock_of_item: str, locks: Locks) -> None:
 
 
 def slices(array: np.ndarray) -> Iterator[np.ndarray]:
-    """The rows of an array in pieces of some megabytes: what is mapped need not be in memory at once."""
-    rows = array if array.ndim else array[np.newaxis]
+    """The rows of an array, or of a dataset of HDF5, in pieces of some megabytes: not all are in memory at once."""
+    rows = array if array.ndim else np.asarray(array[()])[np.newaxis]
     step = max(1, CHUNK_BYTES // max(1, rows[:1].nbytes))
     for start in range(0, len(rows), step):
         yield rows[start : start + step]
