@@ -130,7 +130,8 @@ class Total:
             yield from (Row(last, float(k / rate)) for k in range(num_out, self.num_rows))
 
     def rate(self, video: Video) -> Fraction:
-        return (self.num_rows / video.extent().duration_seconds).limit_denominator(_INT_MAX)
+        rate = (self.num_rows / video.extent().duration_seconds).limit_denominator(_INT_MAX)
+        return rate or Fraction(1, _INT_MAX)
 
 
 def sampler_from(extraction_fps: float | Fraction | str | None = None, extraction_total: int | None = None) -> Sampler:

@@ -148,13 +148,13 @@ class VideoReader(AbstractContextManager["VideoReader"]):
         `num_rows` is None where the header does not tell; `rows_of` tells it by the packets.
         """
         if num_rows is None or self._limits.are_passed_by(self._header.duration_seconds or Fraction(0), num_rows):
-            self._limits.check_hours(self.path, self.extent().duration_seconds)
             self._limits.check_rows(self.path, int(rows_of(self.extent())))
 
     def extent(self) -> Extent:
-        """`scan` of this file, done when first asked for."""
+        """`scan` of this file, done when first asked for; MediaError if it is too long."""
         if self._extent is None:
             self._extent = scan(self.path, self._limits)
+            self._limits.check_hours(self.path, self._extent.duration_seconds)
         return self._extent
 
     def _decode(self, first: int = 0) -> Generator[av.VideoFrame, None, None]:
