@@ -17,6 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from extraction.batching import Encoded, Failed, encode_batches
 from extraction.events import End, Prepared, Start
+from extraction.failures import FailuresInARow
 from extraction.threads import Background, prefetch
 from extraction.work_list import WorkList
 from store.files import plain
@@ -24,13 +25,13 @@ from store.forms import Form
 from store.items import Store, forms_and_shows
 from store.ledger import Ledger, Status
 from store.locks import PATIENCE_SECONDS
+from store.space import SpaceCheck
 from utils.errors import MediaError, UserError
 from utils.progress_bar import progress_bar
+from utils.signals import exit_status
 from utils.types import Features, Item, Show
 
 logger = logging.getLogger(__name__)
-
-INTERRUPTED = 130  # exit status of a program stopped with Ctrl-C
 
 
 class Stream(Protocol):
@@ -67,18 +68,21 @@ def extract(
     on_extraction: dict[str, Form | Show] | list[Form | Show],
     output_path: str | Path = "./output",
     patience_seconds: float = PATIENCE_SECONDS,
+    stop_after_failures: int = 10,
 ) -> int:
     """Run `extractor` over all inputs, save and show the results; the exit status, 0 only if all of it is there.
 
     Several processes with one `output_path` share the work: see `store.locks`. Items that others hold are waited for,
-    as long as one of them comes to an end every `patience_seconds`.
+    as long as one of them comes to an end every `patience_seconds`. After `stop_after_failures` items in a row that
+    failed for the same reason, which is not in the files, the run is stopped; 0 never stops it. Stopped by a signal
+    (`utils.signals`), it ends with its account, and 128 + the signal's number.
     """
     forms, shows = forms_and_shows(on_extraction)
     streams = {kind: extractor.streams[kind] for kind in inputs}
     settings = {kind: plain(stream.settings) for kind, stream in streams.items()}
     listed = {kind: {"folder": streams[kind].folder, **settings[kind]} for kind in streams}
     ledger = Ledger(Path(output_path) / "ledger.jsonl" if forms else None, settings=listed)
-    store = Store(output_path, forms)
+    store, failures = Store(output_path, forms), FailuresInARow(stop_after_failures)
     logger.info("found %s", ", ".join(f"{len(items)} {kind}s" for kind, items in inputs.items()) or "nothing")
     try:
         with store.session(ledger):
@@ -87,20 +91,42 @@ def extract(
                 todo = WorkList(
                     items, folder, settings[kind], store, ledger, shows=bool(shows), patience_seconds=patience
                 )
-                _Run(extractor, streams[kind], shows, store, ledger).over(todo, num_items=len(items))
-    except KeyboardInterrupt:
-        print("\ninterrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
-        return INTERRUPTED
+                space = SpaceCheck(output_path, store, items, folder, settings[kind], rows_known=kind != "video")
+                _Run(extractor, streams[kind], shows, store, ledger, failures, space).over(todo, num_items=len(items))
+    except KeyboardInterrupt as stop:
+        left = _left_undone(inputs, ledger)
+        print(f"\ninterrupted; what is finished is kept, the same command goes on from there{left}", file=sys.stderr)
+        return exit_status(stop)
+    except UserError as error:
+        error.args = (f"{error}{_left_undone(inputs, ledger)}",)
+        raise
     finally:  # also after an error that ends the run: what was done before it is told
         ledger.report()
     return ledger.exit_status
 
 
+def _left_undone(inputs: Mapping[str, list[Item]], ledger: Ledger) -> str:
+    """For the end of a line, where a run ends early."""
+    total = sum(map(len, inputs.values()))
+    left = total - len(ledger.entries)
+    return f"; {left} of {total} items are left undone" if left > 0 else ""
+
+
 class _Run:
     """The way of one kind of input."""
 
-    def __init__(self, extractor: Extractor, stream: Stream, shows: list[Show], store: Store, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        extractor: Extractor,
+        stream: Stream,
+        shows: list[Show],
+        store: Store,
+        ledger: Ledger,
+        failures: FailuresInARow,
+        space: SpaceCheck,
+    ) -> None:
         self._extractor, self._stream, self._ledger, self._store = extractor, stream, ledger, store
+        self._failures, self._space = failures, space
         self._shows = [*extractor.shows, *shows]
 
     def over(self, todo: WorkList, *, num_items: int) -> None:
@@ -131,6 +157,8 @@ class _Run:
             status, reason = ("partial", result.end.damage[0]) if result.end.damage else ("done", "")
             warnings, rows = result.end.warnings, result.rows
             self._ledger.add(item, status, reason=reason, warnings=warnings, rows=rows, seconds=seconds)
+            self._failures.end()
+            self._space.after(item, rows)
         except Exception as error:  # one file's: `_fail` tells whose mistake it is and whether the run can go on
             self._fail(item, error, seconds, "empty" if empty else "failed")
         finally:
@@ -147,6 +175,7 @@ class _Run:
         if self._extractor.on_error == "raise":
             raise error
         logger.warning("%s: %s", status, reason)
+        self._failures.add(item, reason, error)
 
 
 class Progress:

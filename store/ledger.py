@@ -93,9 +93,11 @@ class Ledger:
 
     def report(self) -> None:
         """Ends the account and tells it on stderr: stdout is for results."""
-        self.finish()
-        for line in (*self.problems(), self.summary()):
-            print(line, file=sys.stderr)
+        try:
+            self.finish()
+        finally:  # also where the disk is full
+            for line in (*self.problems(), self.summary()):
+                print(line, file=sys.stderr)
 
     def problems(self, limit: int = 20) -> list[str]:
         """A line for each item that is missing or there only in part; the missing first, at most `limit`."""

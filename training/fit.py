@@ -4,8 +4,7 @@ import logging
 import math
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,6 +25,7 @@ from training.recording import Recorder
 from training.schedules import Schedule
 from training.task import Task, Values
 from utils.errors import UserError, check_count, check_flags, check_number
+from utils.signals import noted
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def fit(task: Task, plan: TrainingPlan, device: torch.device) -> int:
     run = begin(task, plan, compute, loading, total_steps)
     at = run.at
     recorder = Recorder(folder, total_steps, first_step=at.step, batch_size=loading.global_batch_size)
-    with interruptible() as signals, recorder:
+    with noted() as signals, recorder:
         while at.epoch < -(-total_steps // steps_per_epoch):
             # step
             batches = task.batches(loading, epoch=at.epoch, start=at.batch)
@@ -173,20 +173,3 @@ def step(
     compute.scaler.update()
     task.after_step()
     return values | {"gradient_norm": norm}
-
-
-@contextmanager
-def interruptible() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM put their number into the list, and the loop stops after its step; a second one kills."""
-    received: list[int] = []
-
-    def note(number: int, _frame: Any) -> None:
-        received.append(number)
-        signal.signal(number, signal.SIG_DFL)
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

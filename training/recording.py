@@ -10,6 +10,7 @@ from torch import Tensor
 
 from store.files import storage_error
 from store.ledger import append_line
+from store.locks import remove_lock
 from training.distributed import rank
 from utils.errors import UserError
 from utils.progress_bar import progress_bar
@@ -44,7 +45,7 @@ class Recorder:
         self._bar.close()
         if self._board:
             self._board.close()
-            self._lock.release()
+            remove_lock(self._lock)
 
     def step(self, number: int, values: Mapping[str, float | Tensor], rates: Mapping[str, float]) -> None:
         """After step `number` (1 = the first), which had these learning rates."""
