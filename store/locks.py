@@ -26,7 +26,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from store.files import storage_error
-from utils.signals import shielded
+from utils.signals import fleeting, shielded
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +66,7 @@ class Locks:
                 return True
             if lock is not None:
                 self._held[name] = lock
+                fleeting.add(str(path))
             return lock is not None
 
     def release(self, name: str) -> None:
@@ -141,6 +142,7 @@ def remove_lock(lock: FileLock) -> None:
     """Gives it up and takes its file away, while it is held: whoever waits for it then makes a new one."""
     with suppress(OSError):  # it is only left over then
         os.unlink(lock.lock_file)
+    fleeting.discard(str(lock.lock_file))
     lock.release()
 
 

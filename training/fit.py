@@ -5,6 +5,7 @@ import math
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,9 +26,11 @@ from training.recording import Recorder
 from training.schedules import Schedule
 from training.task import Task, Values
 from utils.errors import UserError, check_count, check_flags, check_number
-from utils.signals import noted
+from utils.signals import exit_status, noted
 
 logger = logging.getLogger(__name__)
+
+_STOPPED = "stopped after step %d: the same command goes on from %s"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +101,17 @@ def fit(task: Task, plan: TrainingPlan, device: torch.device) -> int:
                 if stop or (plan.save_every_steps and at.step % plan.save_every_steps == 0):
                     run.save(folder)
                 if stop:
-                    logger.warning("stopped after step %d: the same command goes on from %s", at.step, folder / LAST)
+                    logger.warning(_STOPPED, at.step, folder / LAST)
                     return 128 + (signals[0] if signals else signal.SIGTERM)
 
             # eval
-            metrics = watch(run, compute, loading)
+            try:
+                with signals.raised() if world_size() == 1 else nullcontext():  # it can take long, and is done again
+                    metrics = watch(run, compute, loading)
+            except KeyboardInterrupt as stop:
+                run.save(folder)
+                logger.warning(_STOPPED, at.step, folder / LAST)
+                return exit_status(stop)
             cost = task.goal.cost(metrics)
             if isinstance(run.schedule, ReduceLROnPlateau):
                 run.schedule.step(cost)
@@ -138,10 +147,11 @@ def watch(run: Run, compute: Compute, loading: Loading) -> dict[str, float]:
     for model in dict.fromkeys((run.task.model, run.judged)):  # in the same order everywhere
         share_buffers(model)
     random = random_state()
-    metrics = run.task.validate(run.judged, compute, loading)
-    restore_random_state(random)
-    run.task.model.train()
-    return metrics
+    try:
+        return run.task.validate(run.judged, compute, loading)
+    finally:
+        restore_random_state(random)
+        run.task.model.train()
 
 
 def step(

@@ -14,6 +14,7 @@ from store.locks import remove_lock
 from training.distributed import rank
 from utils.errors import UserError
 from utils.progress_bar import progress_bar
+from utils.signals import fleeting
 
 
 class Recorder:
@@ -85,6 +86,7 @@ def _only_one_in(folder: Path) -> FileLock:
     Path(lock.lock_file).touch()  # OSError where nothing can be written
     try:
         lock.acquire(blocking=False)
+        fleeting.add(str(lock.lock_file))
     except Timeout:
         raise UserError(
             f"{folder}: another process trains into this folder: wait for its end, or change output_path"

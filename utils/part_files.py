@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from utils.signals import fleeting
+
 # With the dots, the random part and ".part" at most 143 bytes: fits every common file system, eCryptfs included.
 _MAX_NAME_BYTES = 120
 _NAME = re.compile(r"\..*\.[0-9a-f]{16}\.part", re.DOTALL)
@@ -34,6 +36,7 @@ def part_file(path: Path) -> Iterator[BinaryIO]:
     try:
         while file is None:  # again where somebody took it for a dead one's, in the instant before it was locked
             temporary = _new_name(path)
+            fleeting.add(str(temporary))
             file = _locked(temporary)
         yield file
     finally:
@@ -43,6 +46,7 @@ def part_file(path: Path) -> Iterator[BinaryIO]:
         if temporary is not path:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+            fleeting.discard(str(temporary))
 
 
 def remove_leftovers(folder: Path, *, below: bool = False) -> None:

@@ -30,6 +30,9 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
+fleeting: set[str] = set()  # files that go with this process, also where it ends at once: locks, half written ones
+
+
 class _State:
     listening = False  # `listen` was called: by main.py
     raises = False  # inside `stoppable`
@@ -89,22 +92,38 @@ def shielded() -> Iterator[None]:
             raise Stopped(_state.first or signal.SIGINT)
 
 
-@contextmanager
-def noted() -> Iterator[list[int]]:
-    """Inside, signals only come into the list, and the block looks at it when it can end; also without `listen`."""
-    received: list[int] = []
+class Notes(list[int]):
+    """The numbers of the signals that came."""
 
-    def note(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
+    _raises = False
+
+    @contextmanager
+    def raised(self) -> Iterator[None]:
+        """Inside, they also raise `Stopped`."""
+        self._raises = True
+        try:
+            yield
+        finally:
+            self._raises = False
+
+    def note(self, number: int, _frame: FrameType | None) -> None:
+        again = bool(self)
+        self.append(number)
         if not _state.listening:  # else there is somebody else for the second
             signal.signal(number, signal.SIG_DFL)
+        if self._raises and not again:
+            raise Stopped(number)
 
-    previous = {number: signal.getsignal(number) for number in SIGNALS}
+
+@contextmanager
+def noted() -> Iterator[Notes]:
+    """Inside, signals only come into the list, and the block ends when it can; also without `listen`."""
+    notes, previous = Notes(), {number: signal.getsignal(number) for number in SIGNALS}
     mine = [number for number, handler in previous.items() if handler not in (signal.SIG_IGN, None)]
     try:
         for number in mine:
-            signal.signal(number, note)
-        yield received
+            signal.signal(number, notes.note)
+        yield notes
     finally:
         for number in mine:
             signal.signal(number, previous[number])
@@ -161,6 +180,10 @@ def _end(number: int, line: str) -> None:
     _say(line)
     for child in multiprocessing.active_children():
         child.kill()
+    for path in list(fleeting):
+        with suppress(OSError):
+            os.unlink(path)
+            os.rmdir(os.path.dirname(path))  # where it was the last in it
     os._exit(128 + number)
 
 
