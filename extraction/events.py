@@ -38,6 +38,8 @@ ReadEvent = Start | Prepared | End | Exception  # an item ends with `End`, or wi
 
 
 class Rows(Protocol):
-    """Reads items of one kind; a value that can be sent to another process."""
+    """Reads items of one kind."""
 
-    def read(self, item: Item) -> Iterator[Start | Prepared | End]: ...
+    def read(self, item: Item, *, skip: int = 0) -> Iterator[Start | Prepared | End]:
+        """Without the first `skip` rows. MediaError where the item cannot be read."""
+        ...

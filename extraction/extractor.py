@@ -80,7 +80,7 @@ class FeatureExtractor:
 
     def _extract(self, kind: str, item: Item) -> dict[str, np.ndarray]:
         stream = self.streams[kind]
-        events = prefetch([item], stream.read, workers=1, depth=2 * self.batch_size)
+        events = prefetch([item], stream.rows.read, workers=1, depth=2 * self.batch_size)
         with closing(events):
             (result,) = encode_batches(events, stream.encode, self.batch_size)
         if isinstance(result, Failed):

@@ -11,7 +11,16 @@ _ERRORS = (
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EIO, errno.ENXIO, errno.ENODEV, errno.ENOMEM, errno.EMFILE),
     *(errno.ENFILE, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.EHOSTDOWN),
 )
-_COMMON = (*(os.strerror(number).lower() for number in _ERRORS), "no such file", "the decoder crashed", "no progress")
+_COMMON = (
+    *(os.strerror(number).lower() for number in _ERRORS),
+    *(
+        "no such file",
+        "the decoder crashed",
+        "the decoder was killed",
+        "no progress in reading",
+        "reading it took more",
+    ),
+)
 
 
 class FailuresInARow:

@@ -1,23 +1,27 @@
 """Files -> prepared rows: what is done to videos and images before the encoder, wherever it is done.
 
-All here are plain values that can be sent to another process; they know how to prepare pictures, but no model.
+Those of pictures are plain values that can be sent to another process: they know how to prepare them, but no model.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from extraction.events import End, Prepared, Start
 from media.images import open_image
 from media.reencode import kept_path, through_file
 from media.sampling import EveryFrame, Sampler
+from media.texts import read_texts
 from media.video import OnDamage, VideoReader
 from store.record import item_source
+from utils.errors import MediaError, UserError
 from utils.types import Item
 
 
@@ -85,3 +89,22 @@ class ImageRows:
                 if number >= skip:
                     yield Prepared(self.preprocess.image(frame.picture), frame.seconds, frame.seconds)
             yield End(facts={"image": image.facts}, source=source, warnings=tuple(image.warnings))
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """One row for every text. A text that is too long fails its item, unless it is to be cut."""
+
+    tokenize: Callable[..., Tensor]  # `extraction.towers.ImageTextModel.tokenize`
+    truncate: bool = False
+
+    def read(self, item: Item, *, skip: int = 0) -> Iterator[Start | Prepared | End]:
+        source = item_source(item)
+        yield Start(len(item.texts) or None)
+        for text, where in islice(read_texts(item), skip, None):
+            try:
+                tokens = self.tokenize([text], truncate=self.truncate)
+            except UserError as error:
+                raise MediaError(f"{where}: {error}") from error
+            yield Prepared(tokens[0])
+        yield End(facts={"texts": list(item.texts)} if item.texts else {}, source=source)

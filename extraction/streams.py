@@ -1,7 +1,7 @@
 """Videos, images and texts on their way through a model: read -> encode -> finish (`extraction.pipeline.Stream`)."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,16 +13,12 @@ from torch import Tensor
 
 from extraction.batching import Encode, Encoded
 from extraction.encoder import Encoder
-from extraction.events import End, Prepared, Start
 from extraction.options import FeatureOptions, FrameOptions
-from extraction.rows import ImageRows, Preparation, VideoRows
+from extraction.rows import ImageRows, Preparation, TextRows, VideoRows
 from extraction.towers import LoadedModel
 from extraction.zero_shot import TextPredictor
 from media.sampling import EveryFrame
-from media.texts import read_texts
-from store.record import item_source
-from utils.errors import MediaError, UserError
-from utils.types import Features, Item
+from utils.types import Features
 
 NO_DAMAGE = "none"
 
@@ -85,6 +81,7 @@ class Videos:
 
     unit = "frames"
     readers = 2  # each decoder has threads of its own
+    in_processes = True
     ahead = 2
 
     def __init__(self, output: Output, preprocess: Preparation, frames: FrameOptions) -> None:
@@ -95,7 +92,6 @@ class Videos:
             on_damage="keep" if frames.on_error == "partial" else "raise",
             tmp_folder=Path(frames.tmp_path) / output.folder if frames.keep_tmp_files else None,
         )
-        self.read = self.rows.read
         self._output = output
         self.folder, self.encode = output.folder, output.encode
         self.settings = {**output.settings, **preprocess.settings()}
@@ -119,12 +115,12 @@ class Images:
 
     unit = "images"
     readers = max(2, min(16, os.cpu_count() or 2))
+    in_processes = True
 
     def __init__(
         self, output: Output, preprocess: Preparation, *, exif_orientation: bool = False, ahead: int = 64
     ) -> None:
         self.rows = ImageRows(preprocess, exif_orientation)
-        self.read = self.rows.read
         self._output = output
         self.ahead, self.folder, self.encode = ahead, output.folder, output.encode
         self.settings = {**output.settings, **preprocess.settings(), "exif_orientation": exif_orientation}
@@ -139,22 +135,13 @@ class Texts:
 
     unit = "texts"
     readers = 1  # the tokenizer is Python: more threads would not make it faster
+    in_processes = False
 
     def __init__(self, output: Output, encoder: Encoder, *, truncate: bool = False, ahead: int = 64) -> None:
-        self._output, self._encoder, self._truncate = output, encoder, truncate
+        self.rows = TextRows(encoder.model.tokenize, truncate)
+        self._output, self._encoder = output, encoder
         self.ahead, self.folder = ahead, output.folder
         self.settings = {**output.settings, "text_overflow": "truncate" if truncate else "error"}
-
-    def read(self, item: Item) -> Iterator[Start | Prepared | End]:
-        source = item_source(item)
-        yield Start(len(item.texts) or None)
-        for text, where in read_texts(item):
-            try:
-                tokens = self._encoder.model.tokenize([text], truncate=self._truncate)
-            except UserError as error:
-                raise MediaError(f"{where}: {error}") from error
-            yield Prepared(tokens[0])
-        yield End(facts={"texts": list(item.texts)} if item.texts else {}, source=source)
 
     def encode(self, contents: Sequence[Tensor]) -> dict[str, np.ndarray]:
         return {"global": self._encoder.tokens(torch.stack(list(contents)))}

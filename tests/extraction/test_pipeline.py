@@ -26,6 +26,7 @@ class Counting:
     unit: str = "frames"
     readers: int = 2
     ahead: int = 2
+    in_processes: bool = False
     folder: str = "counting"
     settings: dict[str, Any] = field(default_factory=lambda: {"version": 1})
     batch_size: int = 2
@@ -33,7 +34,11 @@ class Counting:
     shows: list[Show] = field(default_factory=list)
     read_items: list[str] = field(default_factory=list)
 
-    def read(self, item: Item) -> Iterator[Start | Prepared | End]:
+    @property
+    def rows(self) -> "Counting":
+        return self
+
+    def read(self, item: Item, *, skip: int = 0) -> Iterator[Start | Prepared | End]:
         self.read_items.append(item.name)
         yield Start(3)
         found = self.troubles[item.path.stem]() if item.path.stem in self.troubles else None

@@ -24,7 +24,7 @@ class Slow:
     """An extractor that takes its time. The features of item 0042 are 42."""
 
     batch_size, on_error = 4, "skip"
-    folder, settings, unit, readers, ahead = "clip/slow", {"version": 1}, "images", 2, 8
+    folder, settings, unit, readers, ahead, in_processes = "clip/slow", {"version": 1}, "images", 2, 8, False
 
     @property
     def shows(self) -> list[Show]:
@@ -34,7 +34,11 @@ class Slow:
     def streams(self) -> dict[str, Any]:
         return {"image": self}
 
-    def read(self, item: Item) -> Iterator[Start | Prepared | End]:
+    @property
+    def rows(self) -> "Slow":
+        return self
+
+    def read(self, item: Item, *, skip: int = 0) -> Iterator[Start | Prepared | End]:
         yield Start(1)
         yield Prepared(int(item.name))
         yield End()

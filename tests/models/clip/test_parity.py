@@ -207,7 +207,7 @@ def test_batches_and_workers_do_not_change_the_result(batch_size: int, workers: 
     clip_extractor = extractor(extraction_fps=2)
     items = [Item(PARITY / "video" / name, name) for name in VIDEOS]
     videos = clip_extractor.videos
-    with closing(prefetch(items, videos.read, workers=workers, depth=4)) as events:  # pyright: ignore
+    with closing(prefetch(items, videos.rows.read, workers=workers, depth=4)) as events:  # pyright: ignore
         results = list(encode_batches(events, videos.encode, batch_size))
     for item, result in zip(items, results, strict=True):
         assert isinstance(result, Encoded)
