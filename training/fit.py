@@ -165,7 +165,13 @@ def step(
 ) -> Values:
     """One update; returns what there is to record. UserError before the weights change if a number is not finite."""
     optimizer.zero_grad(set_to_none=True)
-    values = task.backward(batch, compute, accumulation)
+    try:
+        values = task.backward(batch, compute, accumulation)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{where}: the device's memory does not hold the batch: lower batch_size or raise accumulation and start "
+            "again; the weights were not changed"
+        ) from error
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     average_gradients(parameters)
     compute.scaler.unscale_(optimizer)
