@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from store.files import atomic_write, encode, remove, remove_leftovers
+from store.files import atomic_write, encode, remove
 from store.forms import Form, Gathers, NewFile
 from store.gathering import gather
 from store.ledger import Ledger
@@ -29,11 +29,10 @@ from store.record import (
     write_record,
 )
 from utils.errors import MediaError, UserError
+from utils.part_files import remove_leftovers
 from utils.types import Features, Item, Show
 
 logger = logging.getLogger(__name__)
-
-LEFTOVER_SECONDS = 3600.0  # nobody writes one file for so long
 
 
 class Store:
@@ -151,12 +150,24 @@ class Store:
             files[name] = of_form | _write(meta.with_name(name), file, features)
         write_record(meta, replace(record, files=files))
 
+    def saved_bytes(self, item: Item, folder: str) -> list[int]:
+        """Sizes of the files that a saved item has, its meta file last; what is gathered later needs twice its room."""
+        meta = self._path(folder, item, META)
+        record = read_record(meta)
+        if record is None:
+            return []
+        gathered = {form.name for form in self._gathering}
+        sizes = [(facts["bytes"], facts.get("form") in gathered) for facts in record.files.values()]
+        return [*(size for size, again in sizes for _ in range(1 + again)), meta.stat().st_size]
+
     def _finish(self, ledger: Ledger) -> None:
         for folder in sorted(self._folders):
             for form in self._gathering:
                 for problem in gather(form, self._output_path, folder, self._locks, shared=self._shared):
                     ledger.add(Item(self._archive(folder, form), folder), "failed", reason=str(problem))
-            remove_leftovers(self._output_path / folder, older_than_seconds=LEFTOVER_SECONDS)
+            home = self._output_path / folder
+            remove_leftovers(home, below=True)
+            remove_leftovers(home.parent)  # those of the folder's one file
             remove_forgotten(self._output_path / folder, f"{folder}/{{}}", self._locks)
 
     def _archive(self, folder: str, form: Gathers) -> Path:

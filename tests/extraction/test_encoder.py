@@ -8,6 +8,7 @@ from models.clip.mixer import TextMixer
 from models.clip.model import CLIP
 from models.clip.tokenizer import tokenize
 from tests.helpers.tiny_clip import tiny_model
+from utils.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -56,6 +57,42 @@ def test_a_batch_too_large_for_the_memory_is_halved(
     np.testing.assert_allclose(encoder.images(pixels), whole, atol=1e-5)
 
 
+def test_what_fits_is_found_out_once_and_told(
+    encoder: Encoder, pixels: torch.Tensor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trunk, sizes = encoder.model.visual.trunk, []
+
+    def with_little_memory(batch: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return trunk(batch)
+
+    monkeypatch.setattr(encoder.model.visual, "trunk", with_little_memory)
+    encoder.images(pixels)
+    assert sizes == [5, 3, 2, 1, 2]
+    sizes.clear()
+    encoder.images(pixels)
+    assert sizes == [2, 2, 1]
+    assert [record.message.split(". ")[0] for record in caplog.records] == [
+        "device=cpu: its memory does not hold batches of 5: 3 at a time from now on",
+        "device=cpu: its memory does not hold batches of 3: 2 at a time from now on",
+    ]
+
+
+def test_texts_are_halved_as_well(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, encode = ["a cat", "a dog", "a rocket"], encoder.model.encode_text
+    whole = encoder.texts(texts)
+
+    def with_little_memory(tokens: torch.Tensor) -> torch.Tensor:
+        if len(tokens) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return encode(tokens)
+
+    monkeypatch.setattr(encoder.model, "encode_text", with_little_memory)
+    np.testing.assert_allclose(encoder.texts(texts), whole, atol=1e-5)
+
+
 def test_a_single_image_too_large_for_the_memory_raises(
     encoder: Encoder, pixels: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,7 +100,7 @@ def test_a_single_image_too_large_for_the_memory_raises(
         raise torch.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr(encoder.model.visual, "trunk", without_memory)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(UserError, match="device=cpu: its memory does not even hold a batch of one"):
         encoder.images(pixels)
 
 

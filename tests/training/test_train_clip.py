@@ -12,7 +12,7 @@ from pairs.augment import Augment
 from pairs.batches import InputSize
 from pairs.loading import Loading
 from tests.helpers.small_data import RESNET, TEXT, VISION, Dropped, arguments, eight_pairs
-from tests.helpers.training_runs import assert_same, log, state, stop_after
+from tests.helpers.training_runs import assert_same, log, state, stop_after, stop_in
 from training import fit
 from training.checkpoint import load
 from training.contrastive import task
@@ -46,6 +46,21 @@ def test_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, monkeypat
     assert_same(state(tmp_path / "parts"), state(tmp_path / "whole"))
     assert_same(state(tmp_path / "parts", "best.pt"), state(tmp_path / "whole", "best.pt"))
     assert_same(torch.load(tmp_path / "parts/model.pt"), torch.load(tmp_path / "whole/model.pt"))
+
+
+@pytest.mark.parametrize("epoch", [1, 4])
+def test_one_stopped_while_it_validates_does_that_again(tmp_path, monkeypatch, epoch):
+    """Validation takes minutes, a batch system waits for seconds."""
+    changed = {"vision": RESNET, "ema_decay": 0.9}
+    assert train(**arguments(tmp_path / "whole", **changed)) == 0
+    stop_in(monkeypatch, task.ContrastiveTask, "validate", epoch)
+    assert train(**arguments(tmp_path / "parts", **changed)) == 128 + signal.SIGTERM
+    assert len(log(tmp_path / "parts") if epoch > 1 else []) == epoch - 1
+    monkeypatch.undo()
+    assert train(**arguments(tmp_path / "parts", **changed)) == 0
+    assert_same(state(tmp_path / "parts"), state(tmp_path / "whole"))
+    assert len(log(tmp_path / "parts")) == len(log(tmp_path / "whole"))
+    assert not (tmp_path / "parts" / ".running").exists()
 
 
 def test_resume_with_a_plateau_schedule(tmp_path, monkeypatch):
