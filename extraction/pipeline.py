@@ -19,6 +19,7 @@ from extraction.batching import Background, Encoded, End, Failed, Prepared, Star
 from extraction.work_list import WorkList
 from store.files import plain
 from store.forms import Form
+from store.history import look_back
 from store.items import Store, forms_and_shows
 from store.ledger import Ledger, Status
 from store.locks import PATIENCE_SECONDS
@@ -64,26 +65,37 @@ def extract(
     extractor: Extractor,
     on_extraction: dict[str, Form | Show] | list[Form | Show],
     output_path: str | Path = "./output",
+    retry_failed: bool = False,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> int:
     """Run `extractor` over all inputs, save and show the results; the exit status, 0 only if all of it is there.
 
     Several processes with one `output_path` share the work: see `store.locks`. Items that others hold are waited for,
-    as long as one of them comes to an end every `patience_seconds`.
+    as long as one of them comes to an end every `patience_seconds`. With `retry_failed` only what the ledger lists as
+    missing is tried, and that includes what killed its reader (twice more: `store.history`).
     """
     forms, shows = forms_and_shows(on_extraction)
     streams = {kind: extractor.streams[kind] for kind in inputs}
     settings = {kind: plain(stream.settings) for kind, stream in streams.items()}
     listed = {kind: {"folder": streams[kind].folder, **settings[kind]} for kind in streams}
-    ledger = Ledger(Path(output_path) / "ledger.jsonl" if forms else None, settings=listed)
+    account = Path(output_path) / "ledger.jsonl" if forms else None
+    history = look_back(account, [stream.folder for stream in streams.values()], retry_failed=retry_failed)
+    inputs = history.still_missing(inputs) if retry_failed else inputs
+    ledger = Ledger(account, settings=listed)
     store = Store(output_path, forms)
     logger.info("found %s", ", ".join(f"{len(items)} {kind}s" for kind, items in inputs.items()) or "nothing")
     try:
         with store.session(ledger):
             for kind, items in inputs.items():
-                folder, patience = streams[kind].folder, patience_seconds
                 todo = WorkList(
-                    items, folder, settings[kind], store, ledger, shows=bool(shows), patience_seconds=patience
+                    items,
+                    streams[kind].folder,
+                    settings[kind],
+                    store,
+                    ledger,
+                    shows=bool(shows),
+                    history=history,
+                    patience_seconds=patience_seconds,
                 )
                 _Run(extractor, streams[kind], shows, store, ledger).over(todo, num_items=len(items))
     except KeyboardInterrupt:
