@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,12 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from extraction.batching import Background, Encoded, End, Failed, Prepared, Start, encode_batches, prefetch
+from extraction.batching import Encoded, Failed, encode_batches
+from extraction.events import ReadEvent, Rows
+from extraction.fork_server import AVAILABLE
+from extraction.options import ReaderOptions
+from extraction.readers import ReaderError, read_in_processes
+from extraction.threads import Background, prefetch
 from extraction.work_list import WorkList
 from store.files import plain
 from store.forms import Form
@@ -29,6 +34,8 @@ from utils.types import Features, Item, Show
 
 logger = logging.getLogger(__name__)
 
+THREADS = ReaderOptions(workers=0)
+
 INTERRUPTED = 130  # exit status of a program stopped with Ctrl-C
 
 
@@ -38,10 +45,10 @@ class Stream(Protocol):
     folder: str  # "clip/ViT-B_32": where results stand below output_path
     settings: dict[str, Any]  # what the numbers depend on
     unit: str  # of its rows: "frames"
-    readers: int  # threads
+    readers: int  # at a time
     ahead: int  # items open at a time
-
-    def read(self, item: Item) -> Iterator[Start | Prepared | End]: ...
+    rows: Rows
+    in_processes: bool  # whether `rows` can be sent to other processes, and reading is worth it
 
     def encode(self, contents: Sequence[Any]) -> dict[str, np.ndarray]: ...
 
@@ -65,6 +72,7 @@ def extract(
     extractor: Extractor,
     on_extraction: dict[str, Form | Show] | list[Form | Show],
     output_path: str | Path = "./output",
+    readers: ReaderOptions = THREADS,
     retry_failed: bool = False,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> int:
@@ -97,7 +105,7 @@ def extract(
                     history=history,
                     patience_seconds=patience_seconds,
                 )
-                _Run(extractor, streams[kind], shows, store, ledger).over(todo, num_items=len(items))
+                _Run(extractor, streams[kind], shows, store, ledger, readers).over(todo, num_items=len(items))
     except KeyboardInterrupt:
         print("\ninterrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
         return INTERRUPTED
@@ -106,19 +114,45 @@ def extract(
     return ledger.exit_status
 
 
+def read_ahead(
+    items: Iterable[Item], stream: Stream, options: ReaderOptions, *, depth: int
+) -> Generator[tuple[Item, ReadEvent], None, None]:
+    """Events of all items, read in processes if that is wanted and possible, else in threads."""
+    workers = stream.readers if options.workers is None else options.workers
+    if not (workers and stream.in_processes and AVAILABLE):
+        return prefetch(items, stream.rows.read, workers=workers or stream.readers, depth=depth, ahead=stream.ahead)
+    return read_in_processes(
+        items,
+        stream.rows,
+        workers=workers,
+        depth=depth,
+        ahead=max(stream.ahead, 2 * workers),
+        timeout_seconds=options.read_timeout,
+        memory_gb=options.read_memory,
+    )
+
+
 class _Run:
     """The way of one kind of input."""
 
-    def __init__(self, extractor: Extractor, stream: Stream, shows: list[Show], store: Store, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        extractor: Extractor,
+        stream: Stream,
+        shows: list[Show],
+        store: Store,
+        ledger: Ledger,
+        readers: ReaderOptions,
+    ) -> None:
         self._extractor, self._stream, self._ledger, self._store = extractor, stream, ledger, store
-        self._shows = [*extractor.shows, *shows]
+        self._shows, self._readers = [*extractor.shows, *shows], readers
 
     def over(self, todo: WorkList, *, num_items: int) -> None:
-        """The one loop: threads read ahead, this thread encodes, one in the background finishes and writes."""
+        """The one loop: others read ahead, this thread encodes, one in the background finishes and writes."""
         stream, batch_size = self._stream, self._extractor.batch_size
         with watched(lambda: num_items - todo.num_left_out, unit=stream.unit) as progress:
             for items in todo.rounds():
-                events = prefetch(items, stream.read, workers=stream.readers, depth=2 * batch_size, ahead=stream.ahead)
+                events = read_ahead(items, stream, self._readers, depth=2 * batch_size)
                 with Background(depth=stream.ahead) as background, closing(events):
                     started = time.monotonic()
                     for result in encode_batches(events, stream.encode, batch_size, progress.batch):
@@ -151,7 +185,7 @@ class _Run:
         if isinstance(error, UserError) and not isinstance(error, MediaError):
             raise error  # concerns the run, not this file: a full disk, say
         reason = str(error) if isinstance(error, MediaError) else f"{item.path}: {type(error).__name__}: {error}"
-        self._ledger.add(item, status, reason=reason, seconds=seconds)
+        self._ledger.add(item, status, reason=reason, seconds=seconds)  # TODO crashed
         if not isinstance(error, MediaError):
             logger.error("%s", "".join(traceback.format_exception(error)))
         if self._extractor.on_error == "raise":

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extraction.batching import Encoded, End, Failed, Prepared, ReadEvent, Start, encode_batches, prefetch
+from extraction.batching import Encoded, Failed, encode_batches
+from extraction.events import End, Prepared, ReadEvent, Start
+from extraction.threads import prefetch
 from utils.types import Item
 
 
