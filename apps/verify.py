@@ -19,7 +19,6 @@ from store.checks import WARNINGS, Finding
 from store.files import atomic_write, encode, remove
 from store.forms import Form
 from store.inventory import Inventory, common_findings, stray_findings, take_inventory
-from store.items import LEFTOVER_SECONDS
 from store.locks import remove_left
 from store.record import META, Record
 from store.verify import Checked, check, source_is_there
@@ -155,9 +154,6 @@ def _queue(bad: Checked) -> bool:
 def _remove_leftover(path: Path) -> None:
     if path.parent.name == ".locks":
         remove_left(path)
-    elif time.time() - path.stat().st_mtime < LEFTOVER_SECONDS:
-        print(f"kept: {path}: it is not an hour old, and may be being written")
-        return
     else:
         remove(path)
     print(f"removed: {path}")

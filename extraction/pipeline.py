@@ -19,7 +19,7 @@ from extraction.batching import Encoded, Failed, encode_batches
 from extraction.events import ReadEvent, Rows
 from extraction.fork_server import AVAILABLE
 from extraction.options import ReaderOptions
-from extraction.readers import ReaderError, read_in_processes
+from extraction.readers import read_in_processes
 from extraction.threads import Background, prefetch
 from extraction.work_list import WorkList
 from store.files import plain

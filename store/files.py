@@ -103,11 +103,6 @@ def remove_leftovers(folder: Path, *, older_than_seconds: float) -> None:
                 path.unlink()
 
 
-def is_temporary(name: str) -> bool:
-    """Whether `atomic_write` could have left it behind, killed."""
-    return _TEMPORARY.fullmatch(name) is not None
-
-
 def remove(path: Path) -> None:
     """Deletes a file of ours if it is there. Raises UserError where that is not allowed."""
     try:

@@ -1,14 +1,15 @@
 """What lies below a folder of results: which files belong to which, and what belongs to nothing."""
 
+import errno
 import json
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from store.checks import Finding, Kind
-from store.files import is_temporary
 from store.forms import Form, Gathers
 from store.locks import holders_and_left
 from store.record import META, PREDICTIONS, setting_changes
@@ -16,6 +17,7 @@ from store.verify import Checked
 from utils.errors import UserError, some
 
 _OURS = (".npy", ".pkl", ".npz", ".own.hdf5", ".vtt", PREDICTIONS)  # endings of what the forms write
+_PART = re.compile(r"\..*\.[0-9a-f]{16}\.part", re.DOTALL)  # what is being written, or was when its writer died
 _OF_WEIGHTS = ("weights_sha256", "model_name", "captioner_sha256", "feature_type")
 
 
@@ -52,7 +54,7 @@ def take_inventory(path: Path, forms: Sequence[Form]) -> Inventory:
                 found.metas.append(folder / name)
             elif name.endswith(gathered):
                 found.archives.append(folder / name)
-            elif is_temporary(name):
+            elif _PART.fullmatch(name) and not _is_being_written(folder / name):
                 found.temporary.append(folder / name)
             elif name.endswith(_OURS):
                 found.others.append(folder / name)
@@ -60,6 +62,21 @@ def take_inventory(path: Path, forms: Sequence[Form]) -> Inventory:
         endings = ", ".join(f"*{ending}" for ending in (META, *gathered))
         raise UserError(f"input_path={path}: expected a folder with saved features ({endings}), found none there")
     return found
+
+
+def _is_being_written(path: Path) -> bool:
+    """Whoever writes it holds a lock on it."""
+    try:
+        with path.open("rb") as file:
+            if os.name == "posix":
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:  # finished just now
+        return True
+    except OSError as error:
+        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+    return False
 
 
 def stray_findings(inventory: Inventory, results: Sequence[Checked]) -> Iterator[Finding]:
@@ -70,9 +87,8 @@ def stray_findings(inventory: Inventory, results: Sequence[Checked]) -> Iterator
         if path not in listed and not (unreadable and str(path).startswith(unreadable)):
             yield Finding("no meta file", str(path), "no meta file lists it: not complete, or not ours")
     for path in inventory.temporary:
-        lock = path.parent.name == ".locks"
-        text = "the lock of a process that is gone" if lock else "half a file: its writer was killed, or is at it"
-        yield Finding("left over", str(path), text)
+        what = "the lock" if path.parent.name == ".locks" else "half a file"
+        yield Finding("left over", str(path), f"{what} of a process that was killed")
 
 
 def common_findings(results: Sequence[Checked]) -> Iterator[Finding]:
