@@ -42,7 +42,7 @@ class Look:
     problem: str = ""
     seconds: float | None = None
     frames: int | None = None
-    rows: float = 0.0
+    rows: int = 0
     pixels: int = 0
 
 
@@ -55,7 +55,7 @@ class Share:
     to_do: int
     seconds: float = 0.0  # of video
     frames: int = 0
-    rows: float = 0.0
+    rows: int = 0
     bytes: int = 0
     peak_bytes: int = 0  # while forms are put together at the end
     takes_seconds: float | None = None
@@ -91,7 +91,7 @@ def plan(
             speed = measure(
                 streams[kind], todo, batch_size=extractor.batch_size, readers=readers, seconds=probe_seconds
             )
-        shares[kind] = _share(looks, todo, speed, forms)
+        shares[kind] = _share(looks, speed, forms)
     needed, free = sum(each.peak_bytes for each in shares.values()), _free_bytes(Path(output_path))
     unreadable = {path: why for each in shares.values() for path, why in each.unreadable.items()}
     print("\n".join(_shown(shares, unreadable, forms, str(output_path), needed, free)))
@@ -124,18 +124,18 @@ def _look(item: Item, *, kind: str, stream: Stream, store: Store, settings: dict
         if kind == "video":
             header = video_header(item.path, limits)
             rows = expected_rows(settings.get("sampling", {}), header.seconds, header.num_frames)
-            return Look(item, False, "", header.seconds, header.num_frames, rows or 0.0, header.pixels)
+            return Look(item, False, "", header.seconds, header.num_frames, round(rows or 0), header.pixels)
         count = frames_by_header(item.path, limits=limits) if kind == "image" else sum(1 for _ in read_texts(item))
         return Look(item, rows=count)
     except MediaError as error:
         return Look(item, problem=str(error))
 
 
-def _share(looks: Sequence[Look], todo: Sequence[Expected], speed: Speed, forms: Sequence[Form]) -> Share:
+def _share(looks: Sequence[Look], speed: Speed, forms: Sequence[Form]) -> Share:
     problems = {str(look.item.path): look.problem for look in looks if look.problem}
     problems |= {str(path): why for path, why in speed.problems}
     left = [look for look in looks if not look.done and str(look.item.path) not in problems]
-    rows = [each.rows for each in todo if str(each.item.path) not in problems]
+    rows = [look.rows for look in left]
     final, peak = bytes_of(rows, speed.features, forms)
     return Share(
         files=len(looks),
@@ -182,7 +182,7 @@ def _cells(name: str, share: Share) -> tuple[str, ...]:
     counts = (f"{number:,}" for number in (share.files, share.done, len(share.unreadable), share.to_do))
     video = (time_text(share.seconds), f"{share.frames:,}") if share.seconds else ("-", "-")
     takes = "-" if share.takes_seconds is None else time_text(share.takes_seconds)
-    return (name, *counts, *video, f"{share.rows:,.0f}", size_text(share.bytes) if share.bytes else "-", takes)
+    return (name, *counts, *video, f"{share.rows:,}", size_text(share.bytes) if share.bytes else "-", takes)
 
 
 def _total(shares: Sequence[Share]) -> Share:

@@ -91,7 +91,7 @@ class _Beginnings:
                 event = next(events)
                 busy += time.monotonic() - started
                 if isinstance(event, Prepared):
-                    opening = opening if num_rows else busy
+                    opening = opening if num_rows else busy  # with the first row
                     num_rows += 1
                 enough = num_rows and (busy > self.seconds or time.monotonic() > self.until)
                 if isinstance(event, End) or enough or num_rows == self.most_rows:
@@ -138,8 +138,9 @@ class _Probe:
         here = whole = 0.0
         for each, opening, busy, num_rows in self._said:
             if num_rows:
+                per_row = (busy - opening) / (num_rows - 1) if num_rows > 1 else 0.0
                 here += busy / num_rows
-                whole += (busy - opening) / num_rows + opening / max(num_rows, each.rows)
+                whole += per_row + max(0.0, opening - per_row) / max(num_rows, each.rows)
         passed = (self._ended_seconds - self._began_seconds) / self.num_rows
         return max(self._encode_seconds / self.num_rows, passed * whole / (here or 1.0))
 

@@ -25,6 +25,7 @@ Kind = Literal[
     "no meta file",
     "left over",
     # What may well be as it should.
+    "unfinished",
     "few rows",
     "odd times",
     "constant",
@@ -32,7 +33,9 @@ Kind = Literal[
     "same source",
     "no source",
 ]
-WARNINGS: tuple[Kind, ...] = ("few rows", "odd times", "constant", "same features", "same source", "no source")
+WARNINGS: tuple[Kind, ...] = (
+    *("unfinished", "few rows", "odd times", "constant", "same features", "same source", "no source"),
+)
 TIMES = ("timestamps_ms", "source_timestamps_ms")
 _CHUNK_BYTES = 1 << 26
 _EQUAL_MS = 0.01  # two times that are said to be the same

@@ -12,6 +12,7 @@ from pathlib import Path
 from store.checks import Finding, Kind
 from store.forms import Form, Gathers
 from store.locks import holders_and_left
+from store.parts import PARTS
 from store.record import META, PREDICTIONS, setting_changes
 from store.verify import Checked
 from utils.errors import UserError, some
@@ -29,6 +30,7 @@ class Inventory:
     archives: list[Path] = field(default_factory=list)  # files of whole folders
     others: list[Path] = field(default_factory=list)  # named as our results are
     temporary: list[Path] = field(default_factory=list)  # part files, locks that nobody holds
+    unfinished: list[Path] = field(default_factory=list)  # of long items (`store.parts`)
     holders: list[str] = field(default_factory=list)  # "host1, process 4711", who works there now
 
 
@@ -49,6 +51,9 @@ def take_inventory(path: Path, forms: Sequence[Form]) -> Inventory:
             holders, left = holders_and_left(folder)
             found.holders.extend(holders)
             found.temporary.extend(left)
+        if PARTS in folders:
+            folders.remove(PARTS)
+            found.unfinished.extend(sorted((folder / PARTS).iterdir()))
         for name in sorted(names):
             if name.endswith(META):
                 found.metas.append(folder / name)
@@ -86,6 +91,10 @@ def stray_findings(inventory: Inventory, results: Sequence[Checked]) -> Iterator
     for path in inventory.others:
         if path not in listed and not (unreadable and str(path).startswith(unreadable)):
             yield Finding("no meta file", str(path), "no meta file lists it: not complete, or not ours")
+    for path in inventory.unfinished:
+        yield Finding(
+            "unfinished", str(path), "the first rows of a long item: the command that began it goes on from there"
+        )
     for path in inventory.temporary:
         what = "the lock" if path.parent.name == ".locks" else "half a file"
         yield Finding("left over", str(path), f"{what} of a process that was killed")

@@ -2,17 +2,19 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from store.files import encode
 from store.forms import Form, Gathers
+from store.provenance import software
 from store.record import record_bytes, record_of
 from utils.types import Features
 
 _BLOCK_BYTES = 4096  # files take up whole blocks
-_OF_META_BYTES = 600  # in a meta file for each file that it lists, and for facts of the source that are not known here
+_UNKNOWN_BYTES = 500  # of a meta file: facts of the source
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ def bytes_of(rows: Sequence[float], features: Features | None, forms: Sequence[F
 
 def _files(features: Features, forms: Sequence[Form]) -> list[_File]:
     num_rows = max((len(array) for array in features.arrays.values() if array.ndim), default=1)
-    found = []
+    found: list[_File] = []
+    listed: dict[str, dict[str, Any]] = {}
     for form in forms:
         for new in form.write(features):
             written = io.BytesIO()
@@ -54,8 +57,14 @@ def _files(features: Features, forms: Sequence[Form]) -> list[_File]:
             arrays = [array for key in keys if (array := features.arrays[key]).ndim]
             per_row = sum(array.nbytes / num_rows for array in arrays) if inside else num_bytes / num_rows
             fixed = max(0.0, num_bytes - per_row * num_rows)
+            listed[f"{features.item.name}{new.ending}"] = new.facts | {
+                "form": form.name,
+                "bytes": 0,
+                "sha256": "0" * 64,
+            }
             found.append(_File(fixed, per_row, isinstance(form, Gathers)))
     if features.predictions:
         found.append(_File(0, len(encode(features.predictions, indent=1)) / num_rows))
-    meta = len(record_bytes(record_of(features, {}))) + _OF_META_BYTES * (1 + len(found))
+    noted = replace(features, provenance={"software": software()} | features.provenance)
+    meta = len(record_bytes(record_of(noted, listed))) + _UNKNOWN_BYTES
     return [*found, _File(meta, 0, all(each.gathered for each in found))]

@@ -24,7 +24,9 @@ def time_text(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {left} s" if minutes < 10 and left else f"{minutes} min"
     hours, left = divmod(round(seconds / 60), 60)
-    return f"{hours:,} h {left} min" if hours < 24 and left else f"{hours:,} h"
+    if hours < 24:
+        return f"{hours} h {left} min" if left else f"{hours} h"
+    return f"{seconds / 3600:,.0f} h"
 
 
 def aligned(rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:

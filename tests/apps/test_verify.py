@@ -257,6 +257,16 @@ def test_processes_at_work_and_those_that_are_gone(saved: list[Features], tmp_pa
     assert found(tmp_path / "out") == []
 
 
+def test_an_interrupted_item_is_no_fault(saved: list[Features], tmp_path: Path) -> None:
+    Folder(tmp_path / "out", SaveNumpy()).save(*saved)
+    part = tmp_path / "out" / "clip" / "ViT-B_32" / ".parts" / ("0" * 32)
+    part.mkdir(parents=True)
+    (part / "0.npy").write_bytes(b"rows")
+    assert [kind for kind, _ in found(tmp_path / "out")] == ["unfinished"]
+    assert found(tmp_path / "out", repair=True)
+    assert part.exists()
+
+
 def test_many_findings_are_counted_and_the_first_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Folder(tmp_path / "out", SaveNumpy()).save(*(video(tmp_path, f"{k:02}", seed=k) for k in range(12)))
     for path in (tmp_path / "out").rglob("*_clip.npy"):
