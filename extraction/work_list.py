@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from store.history import History
 from store.items import Store
 from store.ledger import Ledger, Status
 from store.locks import PATIENCE_SECONDS
@@ -29,9 +30,14 @@ class WorkList:
         ledger: Ledger,
         *,
         shows: bool,
+        history: History | None = None,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
-        """`settings` are plain JSON. `shows`: what is done is still wanted, to be shown."""
+        """`settings` are plain JSON. `shows`: what is done is still wanted, to be shown.
+
+        `history` says what is not to be tried again, because it killed its reader before.
+        """
+        self._history = history or History()
         self._items, self._folder, self._settings = items, folder, settings
         self._store, self._shows, self._ledger = store, shows, ledger
         self._patience_seconds = patience_seconds
@@ -68,6 +74,8 @@ class WorkList:
             saved = self._store.done(item, self._folder, self._settings)
             if saved and not self._shows:
                 self._leave_out(item, "skipped", "done before, with these settings")
+            elif not saved and (refusal := self._history.refusal(item)):
+                self._leave_out(item, "failed", refusal)
             elif not self._store.claim(item, self._folder):
                 self._busy.append(item)
             elif not saved and self._store.done(item, self._folder, self._settings):  # between our look and our claim
