@@ -1,7 +1,7 @@
 """Damaged videos and images through the pipeline's own readers: `python -m tests.fuzz.media --num 10000 --seed 1`.
 
-Every case is a small file with one to four wounds (`tests.fuzz.mutate`), read as `python main.py` reads it, in a process
-that may crash. What must not come out, whatever the damage ("violation" in the table, and exit status 1):
+Every case is a small file with one to four wounds (`tests.fuzz.mutate`), read as `python main.py` reads it, in a
+process that may crash. What must not come out, whatever the damage ("violation" in the table, and exit status 1):
 
 - anything but rows or a MediaError in one line;
 - success without a row;
@@ -24,6 +24,7 @@ import warnings
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -120,7 +121,7 @@ def _outcome(stream: Videos | Images, path: Path, options: dict[str, Any]) -> st
     if lacks > 1:
         said = " although warned" if any("cut short" in warning for warning in end.warnings) else ""
         return f"violation: done{said}, lacks {'1 to 10 s' if lacks < 10 else 'more than 10 s'} of its header"
-    if any(later < earlier for earlier, later in zip(shown, shown[1:], strict=False)):
+    if any(later < earlier for earlier, later in pairwise(shown)):
         return "done, times step back"
     return "done with warnings" if end.warnings else "done"
 
@@ -143,8 +144,9 @@ def _promised(path: Path, video: dict[str, Any]) -> float:
             promised.append(float(stream.duration * stream.time_base))
         alone = len(container.streams) == 1 and container.format.name.startswith(_TELLING)
         if alone and container.duration and stream.start_time is not None:
-            start = float(stream.start_time * stream.time_base)
-            promised.append((container.duration + (container.start_time or 0)) / 1e6 - start)
+            # That of Matroska counts from 0 as FFmpeg writes it, that of others from the first stamp.
+            first = 0 if container.format.name.startswith("matroska") else container.start_time or 0
+            promised.append((container.duration + first) / 1e6 - float(stream.start_time * stream.time_base))
     return max(promised)
 
 
