@@ -29,7 +29,7 @@ class Child:
 def outcomes(
     numbers: Iterable[int], run: Callable[[int], str], *, processes: int, limit_seconds: float
 ) -> Iterator[tuple[int, str]]:
-    """`run(number)` in children, for every number, in no order; where it fails "crashed: signal 11", "hung" or "error: ...".
+    """`run(number)` for each, in children and in no order; failures: "crashed: signal 11", "hung", "error: ...".
 
     This process must not have started threads.
     """
