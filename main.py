@@ -21,6 +21,10 @@ statuses = [0]  # of all runs: with -m there are several
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="extract")
 def main(config: DictConfig) -> None:
+    if config.get("workers", 0) != 0:
+        from extraction.readers import make_ready  # late: other jobs have no readers
+
+        make_ready()
     try:
         status = call(config.job, _convert_="all")
     except (UserError, InstantiationException) as error:

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from extraction.batching import Failed, encode_batches, prefetch
+from extraction.batching import Failed, encode_batches
 from extraction.encoder import Encoder, grid_shape
 from extraction.options import FeatureOptions, FrameOptions, PictureOptions
 from extraction.streams import Images, ModelFeatures, Texts, Videos
+from extraction.threads import prefetch
 from extraction.towers import LoadedModel
 from extraction.zero_shot import ShowPredictions, TextPredictor
 from utils.errors import UserError, check_count
@@ -79,7 +80,7 @@ class FeatureExtractor:
 
     def _extract(self, kind: str, item: Item) -> dict[str, np.ndarray]:
         stream = self.streams[kind]
-        events = prefetch([item], stream.read, workers=1, depth=2 * self.batch_size)
+        events = prefetch([item], stream.rows.read, workers=1, depth=2 * self.batch_size)
         with closing(events):
             (result,) = encode_batches(events, stream.encode, self.batch_size)
         if isinstance(result, Failed):

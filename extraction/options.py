@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from extraction.preprocess import ConvertRGB, Preprocess, PreprocessMode
 from extraction.towers import ImageTower, Resize
 from media.sampling import Sampler, sampler_from
-from utils.errors import UserError, check_count, check_flags, check_option
+from utils.errors import UserError, check_count, check_flags, check_number, check_option
 
 OnError = Literal["skip", "partial", "raise"]
 Feature = Literal["global", "grid"]
@@ -57,6 +57,25 @@ class PictureOptions:
 
     def for_tower(self, visual: ImageTower) -> Preprocess:
         return Preprocess.of(visual, self.preprocess, resize=self.resize, convert_rgb=self.convert_rgb)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderOptions:
+    """Who reads files: `workers` processes, by default as many as suit the kind of input; 0 are threads of this one.
+
+    A file without progress in reading for `read_timeout` seconds, or that takes more than `read_memory` GB to read, is
+    given up; in processes only. Where processes cannot be forked (macOS, Windows), threads read.
+    """
+
+    workers: int | None = None
+    read_timeout: float = 120
+    read_memory: float = 4
+
+    def __post_init__(self) -> None:
+        if self.workers is not None:
+            check_count("workers", self.workers, least=0)
+        check_number("read_timeout", self.read_timeout, least=1)
+        check_number("read_memory", self.read_memory, least=0.1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,18 +15,25 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from extraction.batching import Background, Encoded, End, Failed, Prepared, Start, encode_batches, prefetch
+from extraction.batching import Encoded, Failed, encode_batches
+from extraction.events import ReadEvent, Rows
+from extraction.fork_server import AVAILABLE
+from extraction.options import ReaderOptions
+from extraction.readers import read_in_processes
+from extraction.threads import Background, prefetch
 from extraction.work_list import WorkList
 from store.files import plain
 from store.forms import Form
 from store.items import Store, forms_and_shows
 from store.ledger import Ledger, Status
 from store.locks import PATIENCE_SECONDS
-from utils.errors import MediaError, UserError
+from utils.errors import MediaError, UserError, check_flags
 from utils.progress_bar import progress_bar
 from utils.types import Features, Item, Show
 
 logger = logging.getLogger(__name__)
+
+THREADS = ReaderOptions(workers=0)
 
 INTERRUPTED = 130  # exit status of a program stopped with Ctrl-C
 
@@ -37,10 +44,10 @@ class Stream(Protocol):
     folder: str  # "clip/ViT-B_32": where results stand below output_path
     settings: dict[str, Any]  # what the numbers depend on
     unit: str  # of its rows: "frames"
-    readers: int  # threads
+    readers: int  # at a time
     ahead: int  # items open at a time
-
-    def read(self, item: Item) -> Iterator[Start | Prepared | End]: ...
+    rows: Rows
+    in_processes: bool  # whether `rows` can be sent to other processes, and reading is worth it
 
     def encode(self, contents: Sequence[Any]) -> dict[str, np.ndarray]: ...
 
@@ -64,13 +71,17 @@ def extract(
     extractor: Extractor,
     on_extraction: dict[str, Form | Show] | list[Form | Show],
     output_path: str | Path = "./output",
+    readers: ReaderOptions = THREADS,
     patience_seconds: float = PATIENCE_SECONDS,
+    deterministic: bool = True,
 ) -> int:
     """Run `extractor` over all inputs, save and show the results; the exit status, 0 only if all of it is there.
 
     Several processes with one `output_path` share the work: see `store.locks`. Items that others hold are waited for,
-    as long as one of them comes to an end every `patience_seconds`.
+    as long as one of them comes to an end every `patience_seconds`. `deterministic`: a row is the same to the bit in
+    whatever company it is computed, as every batch has `batch_size` rows.
     """
+    check_flags(deterministic=deterministic)
     forms, shows = forms_and_shows(on_extraction)
     streams = {kind: extractor.streams[kind] for kind in inputs}
     settings = {kind: plain(stream.settings) for kind, stream in streams.items()}
@@ -85,31 +96,79 @@ def extract(
                 todo = WorkList(
                     items, folder, settings[kind], store, ledger, shows=bool(shows), patience_seconds=patience
                 )
-                _Run(extractor, streams[kind], shows, store, ledger).over(todo, num_items=len(items))
+                run = _Run(extractor, streams[kind], shows, store, ledger, readers, deterministic=deterministic)
+                run.over(todo, num_items=len(items))
     except KeyboardInterrupt:
-        print("\ninterrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
+        kept = "what is finished is kept, and long videos up to half a minute ago"
+        print(f"\ninterrupted; {kept}; the same command goes on from there", file=sys.stderr)
         return INTERRUPTED
     finally:  # also after an error that ends the run: what was done before it is told
         ledger.report()
     return ledger.exit_status
 
 
+def read_ahead(
+    items: Iterable[Item],
+    stream: Stream,
+    options: ReaderOptions,
+    *,
+    depth: int,
+    skip: Callable[[Item], int],
+) -> Generator[tuple[Item, ReadEvent], None, None]:
+    """Events of all items, read in processes if that is wanted and possible, else in threads."""
+    workers = stream.readers if options.workers is None else options.workers
+    if not (workers and stream.in_processes and AVAILABLE):
+        threads = workers or stream.readers
+        return prefetch(items, stream.rows.read, workers=threads, depth=depth, ahead=stream.ahead, skip=skip)
+    return read_in_processes(
+        items,
+        stream.rows,
+        workers=workers,
+        depth=depth,
+        ahead=max(stream.ahead, 2 * workers),
+        timeout_seconds=options.read_timeout,
+        memory_gb=options.read_memory,
+        skip=skip,
+    )
+
+
 class _Run:
     """The way of one kind of input."""
 
-    def __init__(self, extractor: Extractor, stream: Stream, shows: list[Show], store: Store, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        extractor: Extractor,
+        stream: Stream,
+        shows: list[Show],
+        store: Store,
+        ledger: Ledger,
+        readers: ReaderOptions,
+        *,
+        deterministic: bool,
+    ) -> None:
         self._extractor, self._stream, self._ledger, self._store = extractor, stream, ledger, store
-        self._shows = [*extractor.shows, *shows]
+        self._shows, self._readers, self._deterministic = [*extractor.shows, *shows], readers, deterministic
+        computing = {"batch_size": extractor.batch_size, "deterministic": deterministic}
+        self._parts = store.parts(stream.folder, plain(stream.settings) | computing)
 
     def over(self, todo: WorkList, *, num_items: int) -> None:
-        """The one loop: threads read ahead, this thread encodes, one in the background finishes and writes."""
+        """The one loop: others read ahead, this thread encodes, one in the background finishes and writes."""
         stream, batch_size = self._stream, self._extractor.batch_size
         with watched(lambda: num_items - todo.num_left_out, unit=stream.unit) as progress:
             for items in todo.rounds():
-                events = prefetch(items, stream.read, workers=stream.readers, depth=2 * batch_size, ahead=stream.ahead)
+                skip = self._parts.rows if self._parts else lambda item: 0
+                events = read_ahead(items, stream, self._readers, depth=2 * batch_size, skip=skip)
                 with Background(depth=stream.ahead) as background, closing(events):
                     started = time.monotonic()
-                    for result in encode_batches(events, stream.encode, batch_size, progress.batch):
+                    for result in encode_batches(
+                        events,
+                        stream.encode,
+                        batch_size,
+                        progress.batch,
+                        in_order=bool(self._shows) or self._extractor.on_error == "raise",
+                        fixed_size=self._deterministic,
+                        parts=self._parts,
+                    ):
                         background.run(self._hand_on, result, todo, time.monotonic() - started)
                         progress.item(result.rows if isinstance(result, Encoded) else 0)
                         started = time.monotonic()
@@ -128,6 +187,7 @@ class _Run:
                 each.show(features)
             status, reason = ("partial", result.end.damage[0]) if result.end.damage else ("done", "")
             warnings, rows = result.end.warnings, result.rows
+            self._drop_part(item)
             self._ledger.add(item, status, reason=reason, warnings=warnings, rows=rows, seconds=seconds)
         except Exception as error:  # one file's: `_fail` tells whose mistake it is and whether the run can go on
             self._fail(item, error, seconds, "empty" if empty else "failed")
@@ -138,13 +198,18 @@ class _Run:
         """One line for a file that cannot be used; anything else is our mistake, and its traceback is shown as well."""
         if isinstance(error, UserError) and not isinstance(error, MediaError):
             raise error  # concerns the run, not this file: a full disk, say
+        self._drop_part(item)
         reason = str(error) if isinstance(error, MediaError) else f"{item.path}: {type(error).__name__}: {error}"
-        self._ledger.add(item, status, reason=reason, seconds=seconds)
+        self._ledger.add(item, status, reason=reason, seconds=seconds)  # TODO crashed
         if not isinstance(error, MediaError):
             logger.error("%s", "".join(traceback.format_exception(error)))
         if self._extractor.on_error == "raise":
             raise error
         logger.warning("%s: %s", status, reason)
+
+    def _drop_part(self, item: Item) -> None:
+        if self._parts:
+            self._parts.drop(item)
 
 
 class Progress:

@@ -1,43 +1,26 @@
 """Videos, images and texts on their way through a model: read -> encode -> finish (`extraction.pipeline.Stream`)."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from fractions import Fraction
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from extraction.batching import Encode, Encoded, End, Prepared, Start
+from extraction.batching import Encode, Encoded
 from extraction.encoder import Encoder
 from extraction.options import FeatureOptions, FrameOptions
+from extraction.rows import ImageRows, Preparation, TextRows, VideoRows
 from extraction.towers import LoadedModel
 from extraction.zero_shot import TextPredictor
-from media.images import open_image
-from media.reencode import kept_path, through_file
 from media.sampling import EveryFrame
-from media.texts import read_texts
-from media.video import VideoReader
-from store.record import item_source
-from utils.errors import MediaError, UserError
-from utils.types import Features, Item
+from utils.types import Features
 
 NO_DAMAGE = "none"
-
-
-class Preparation(Protocol):
-    """How pictures are prepared; `extraction.preprocess.Preprocess`, for one."""
-
-    def image(self, image: Image.Image) -> Any: ...
-
-    def frame(self, rgb: np.ndarray) -> Any: ...
-
-    def settings(self) -> dict[str, Any]: ...
 
 
 class Output(Protocol):
@@ -98,51 +81,30 @@ class Videos:
 
     unit = "frames"
     readers = 2  # each decoder has threads of its own
-    ahead = 2
+    in_processes = True
+    ahead = 4
 
     def __init__(self, output: Output, preprocess: Preparation, frames: FrameOptions) -> None:
-        self._output, self._preprocess, self._sampler = output, preprocess, frames.sampler()
-        self._on_damage = "keep" if frames.on_error == "partial" else "raise"
-        # Where re-timed videos are written and read back; None: not at all.
-        self._tmp_path = Path(frames.tmp_path) if frames.keep_tmp_files else None
+        sampler = frames.sampler()
+        self.rows = VideoRows(
+            preprocess,
+            sampler,
+            on_damage="keep" if frames.on_error == "partial" else "raise",
+            tmp_folder=Path(frames.tmp_path) / output.folder if frames.keep_tmp_files else None,
+        )
+        self._output = output
         self.folder, self.encode = output.folder, output.encode
         self.settings = {**output.settings, **preprocess.settings()}
-        self.settings["sampling"] = {"rule": type(self._sampler).__name__, **vars(self._sampler)}
-        if self._on_damage == "raise":
+        self.settings["sampling"] = {"rule": type(sampler).__name__, **vars(sampler)}
+        if self.rows.on_damage == "raise":
             self.settings["damage"] = NO_DAMAGE  # what a partial run kept of a damaged file does not count as done
-
-    def read(self, item: Item) -> Iterator[Start | Prepared | End]:
-        """Decode and preprocess one video; runs in a reading thread."""
-        sampler = self._sampler
-        with VideoReader(item.path, on_damage=self._on_damage) as video:  # pyright: ignore[reportArgumentType]
-            source = item_source(item)  # before reading: a file that changes meanwhile is then done again
-            info, rows = video.info, sampler.rows(video)
-            if isinstance(sampler, EveryFrame):
-                yield Start(info.num_frames)
-            else:
-                yield Start(round(info.duration_seconds * sampler.rate(video)) if info.duration_seconds else None)
-            if self._tmp_path and not isinstance(sampler, EveryFrame):
-                rows = through_file(rows, kept_path(self._tmp_path / self.folder, item.name), rate=sampler.rate(video))
-            frame, pixels = None, None
-            for row in rows:
-                if row.frame is not frame or pixels is None:  # re-timing may show a frame in several rows
-                    frame, pixels = row.frame, self._preprocess.frame(row.frame.to_rgb())
-                yield Prepared(pixels, row.seconds, float(row.frame.seconds))
-            facts = {key: str(value) if isinstance(value, Fraction) else value for key, value in asdict(info).items()}
-            yield End(
-                fps=float(sampler.rate(video)),
-                facts={"video": facts},
-                source=source,
-                damage=tuple(video.damage),
-                warnings=(*video.warnings, *video.damage),
-            )
 
     def finish(self, encoded: Encoded) -> Features:
         arrays = {
             "fps": np.array(encoded.end.fps, dtype=np.float64),
             "timestamps_ms": np.array(encoded.seconds, dtype=np.float64) * 1000,
         }
-        if not isinstance(self._sampler, EveryFrame):
+        if not isinstance(self.rows.sampler, EveryFrame):
             arrays["source_timestamps_ms"] = np.array(encoded.source_seconds, dtype=np.float64) * 1000
         damage = "kept what decodes" if encoded.end.damage else NO_DAMAGE
         return self._output.finish(encoded, arrays, self.settings | {"damage": damage})
@@ -153,21 +115,15 @@ class Images:
 
     unit = "images"
     readers = max(2, min(16, os.cpu_count() or 2))
+    in_processes = True
 
     def __init__(
         self, output: Output, preprocess: Preparation, *, exif_orientation: bool = False, ahead: int = 64
     ) -> None:
-        self._output, self._preprocess, self._exif_orientation = output, preprocess, exif_orientation
+        self.rows = ImageRows(preprocess, exif_orientation)
+        self._output = output
         self.ahead, self.folder, self.encode = ahead, output.folder, output.encode
         self.settings = {**output.settings, **preprocess.settings(), "exif_orientation": exif_orientation}
-
-    def read(self, item: Item) -> Iterator[Start | Prepared | End]:
-        with open_image(item.path, exif_orientation=self._exif_orientation) as image:
-            source = item_source(item)
-            yield Start(1)
-            for frame in image:
-                yield Prepared(self._preprocess.image(frame.picture), frame.seconds, frame.seconds)
-            yield End(facts={"image": image.facts}, source=source, warnings=tuple(image.warnings))
 
     def finish(self, encoded: Encoded) -> Features:
         times = {"timestamps_ms": np.array(encoded.seconds, dtype=np.float64) * 1000} if encoded.rows > 1 else {}
@@ -179,22 +135,13 @@ class Texts:
 
     unit = "texts"
     readers = 1  # the tokenizer is Python: more threads would not make it faster
+    in_processes = False
 
     def __init__(self, output: Output, encoder: Encoder, *, truncate: bool = False, ahead: int = 64) -> None:
-        self._output, self._encoder, self._truncate = output, encoder, truncate
+        self.rows = TextRows(encoder.model.tokenize, truncate)
+        self._output, self._encoder = output, encoder
         self.ahead, self.folder = ahead, output.folder
         self.settings = {**output.settings, "text_overflow": "truncate" if truncate else "error"}
-
-    def read(self, item: Item) -> Iterator[Start | Prepared | End]:
-        source = item_source(item)
-        yield Start(len(item.texts) or None)
-        for text, where in read_texts(item):
-            try:
-                tokens = self._encoder.model.tokenize([text], truncate=self._truncate)
-            except UserError as error:
-                raise MediaError(f"{where}: {error}") from error
-            yield Prepared(tokens[0])
-        yield End(facts={"texts": list(item.texts)} if item.texts else {}, source=source)
 
     def encode(self, contents: Sequence[Tensor]) -> dict[str, np.ndarray]:
         return {"global": self._encoder.tokens(torch.stack(list(contents)))}

@@ -3,6 +3,7 @@
 What a header says can be wrong, so nothing is counted by it.
 """
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,38 +18,60 @@ from av.format import Flags
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from media.limits import DEFAULT_LIMITS, Limits, open_regular
 from media.sampling import nearest
 from utils.errors import MediaError
 from utils.types import Frame
 
 RESTART_SECONDS = Fraction(1, 10)  # going back by more means that the stamps start anew (ffmpeg's own threshold)
 MICROSECOND = Fraction(1, 1_000_000)
+_MILLISECOND = Fraction(1, 1000)
+_MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 
 
-def open_stream(path: Path) -> tuple[InputContainer, VideoStream]:
+def open_stream(path: Path, limits: Limits = DEFAULT_LIMITS) -> tuple[InputContainer, VideoStream]:
     """The file, whatever its name, and its first video stream that is no cover picture; MediaError if there is none."""
-    if not path.exists():
-        raise MediaError(f"{path}: no such file")
-    if path.is_dir():
-        raise MediaError(f"{path}: expected a video file, found a folder")
-    try:
-        # The prefix keeps FFmpeg from reading `12:30.mp4` as a protocol or `-x.mp4` as an option.
-        container = av.open(f"file:{path.absolute()}", metadata_errors="replace")
-    except (FFmpegError, OSError, ValueError) as error:
-        raise MediaError(f"{path}: cannot be opened as a video ({reason(error)}); is the file complete?") from error
-    if container.format.name == "tty":  # FFmpeg would draw the letters and call that a video
-        container.close()
-        raise MediaError(f"{path}: expected a video file, found text; is this a list for file_with_video_paths?")
+    container = _open(path, limits)
     pictures = [stream for stream in container.streams.video if stream.disposition & Disposition.attached_pic]
     streams = [stream for stream in container.streams.video if stream not in pictures]
-    if streams and streams[0].codec_context is not None:
-        return container, streams[0]
-    kinds = sorted({stream.type for stream in container.streams} - {"video"})
-    container.close()
-    if streams:
-        raise MediaError(f"{path}: the codec of its video stream is unknown to this FFmpeg")
-    found = " and ".join([*kinds, *(["a cover picture"] if pictures else [])])
-    raise MediaError(f"{path}: no video stream in it, found {f'only {found}' if found else 'nothing'}")
+    try:
+        if streams and streams[0].codec_context is not None:
+            codec = streams[0].codec_context
+            limits.check_frame(path, codec.width, codec.height)
+            codec.options = {"max_pixels": str(limits.frame_pixels)}  # should they grow on the way
+            return container, streams[0]
+        if streams:
+            raise MediaError(f"{path}: the codec of its video stream is unknown to this FFmpeg")
+        kinds = sorted({stream.type for stream in container.streams} - {"video"})
+        found = " and ".join([*kinds, *(["a cover picture"] if pictures else [])])
+        raise MediaError(f"{path}: no video stream in it, found {f'only {found}' if found else 'nothing'}")
+    except MediaError:
+        container.close()
+        raise
+
+
+def _open(path: Path, limits: Limits) -> InputContainer:
+    """By its descriptor alone: FFmpeg can then open nothing else, whatever a playlist or a reference in it names."""
+    file = open_regular(path, "a video file")
+    options = {"fd": str(file), "protocol_whitelist": "fd", "max_pixels": str(limits.frame_pixels)}
+    try:
+        return av.open("fd:", options=options, metadata_errors="replace")
+    except (FFmpegError, OSError, ValueError) as error:
+        if _is_text(file):
+            hint = "found text; is this a list for file_with_video_paths?"
+            raise MediaError(f"{path}: cannot be opened as a video, {hint} Playlists are not followed") from error
+        raise MediaError(f"{path}: cannot be opened as a video ({reason(error)}); is the file complete?") from error
+    finally:
+        os.close(file)  # FFmpeg has a copy
+
+
+def _is_text(file: int) -> bool:
+    os.lseek(file, 0, os.SEEK_SET)
+    start = os.read(file, 1024)
+    try:
+        return bool(start.strip()) and not any(code < 9 for code in start) and bool(start[:1000].decode())
+    except UnicodeDecodeError as error:
+        return error.start > 990  # only the last letter is cut
 
 
 def reason(error: Exception) -> str:
@@ -72,6 +95,8 @@ class Header:
     duration_seconds: Fraction | None = None  # from the first frame to the end of the last
     num_frames: int | None = None  # as the header says, else duration x rate
     last_tick: int | None = None
+    own_seconds: Fraction | None = None  # `duration_seconds` where that is said of this very stream
+    file_end_seconds: Fraction | None = None  # raw time stamp at which the file ends, that is its latest stream
 
 
 def read_header(container: InputContainer, stream: VideoStream) -> Header:
@@ -84,7 +109,7 @@ def read_header(container: InputContainer, stream: VideoStream) -> Header:
     duration = _duration_seconds(container, stream)
     guess = round(duration * rate) if duration is not None and rate else None
     last_tick = None
-    if stream.duration is not None and stream.start_time is not None and "mp4" in container.format.name:
+    if stream.duration is not None and stream.start_time is not None and container.format.name == _MP4:
         last_tick = stream.start_time + stream.duration
     return Header(
         time_base=stream.time_base,
@@ -94,6 +119,8 @@ def read_header(container: InputContainer, stream: VideoStream) -> Header:
         duration_seconds=duration,
         num_frames=stream.frames or guess,
         last_tick=last_tick,
+        own_seconds=_own_seconds(container, stream, duration),
+        file_end_seconds=_file_end_seconds(container),
     )
 
 
@@ -103,12 +130,40 @@ def _duration_seconds(container: InputContainer, stream: VideoStream) -> Fractio
     start = stream.start_time * stream.time_base if stream.start_time is not None else Fraction(0)
     if stream.duration:
         return stream.duration * stream.time_base
-    if tag := re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", "").strip("\0 ")):
+    if tag := _duration_tag(stream):
         hours, minutes, seconds = (Fraction(part) for part in tag.groups())  # Matroska: when its last frame ends
         return hours * 3600 + minutes * 60 + seconds - start
     if container.duration and len(container.streams) == 1:
         return container.duration * MICROSECOND + (container.start_time or 0) * MICROSECOND - start
     return None
+
+
+def _duration_tag(stream: VideoStream) -> re.Match[str] | None:
+    return re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", "").strip("\0 "))
+
+
+def _declares(container: InputContainer) -> bool:
+    """Whether its durations come from the header: of others, FFmpeg looks at the last packets that are there."""
+    return "mpeg" not in container.format.name and Flags.no_timestamps not in Flags(container.format.flags)
+
+
+def _own_seconds(container: InputContainer, stream: VideoStream, duration_seconds: Fraction | None) -> Fraction | None:
+    assert stream.time_base is not None
+    name = container.format.name
+    if name == "avi" and stream.frames:  # of a file cut short, FFmpeg shortens the duration, but not their number
+        return stream.frames * stream.time_base
+    if not stream.duration or not _declares(container):
+        return duration_seconds if _duration_tag(stream) else None
+    of_file = (container.duration or 0) * MICROSECOND
+    of_longest = abs(stream.duration * stream.time_base - of_file) < _MILLISECOND  # ASF says that of each
+    return None if of_longest and len(container.streams) > 1 and name != _MP4 else duration_seconds
+
+
+def _file_end_seconds(container: InputContainer) -> Fraction | None:
+    if not container.duration or not _declares(container):
+        return None
+    from_zero = container.format.name == "matroska,webm"  # and not from the first frame
+    return (container.duration + (0 if from_zero else container.start_time or 0)) * MICROSECOND
 
 
 @dataclass(slots=True, eq=False)

@@ -1,6 +1,7 @@
 """Image files in: whatever Pillow decodes, still or animated. The one place that knows how Pillow complains."""
 
 import io
+import os
 import re
 import struct
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from media.limits import DEFAULT_LIMITS, Limits, open_regular
 from utils.errors import MediaError
 
 # Recognised by Pillow, but decoded by other programs (EPS runs Ghostscript), by nothing, or not as an image.
@@ -53,12 +55,12 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(ending for ending, format_ in endings if format_ in {*_formats(), "MPO"})
 
 
-def open_image(path: str | Path, *, exif_orientation: bool = False) -> "ImageReader":
+def open_image(path: str | Path, *, exif_orientation: bool = False, limits: Limits = DEFAULT_LIMITS) -> "ImageReader":
     """The frames of an image file. MediaError says what is wrong with a file that is none.
 
     The pixels are those of Pillow: EXIF orientation is ignored, as in the original, unless `exif_orientation`.
     """
-    return ImageReader(_read(Path(path)), str(path), exif_orientation=exif_orientation)
+    return ImageReader(_read(Path(path)), str(path), exif_orientation=exif_orientation, limits=limits)
 
 
 def load_image(data: bytes | Path, name: str = "") -> Image.Image:
@@ -82,13 +84,16 @@ class ImageReader:
     warnings: list[str]
     facts: dict[str, Any]  # format, mode, width_px, height_px, frames, exif_orientation
 
-    def __init__(self, data: bytes, name: str, *, exif_orientation: bool = False) -> None:
+    def __init__(
+        self, data: bytes, name: str, *, exif_orientation: bool = False, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
         self._name, self.warnings = name, []
         if not data:
             raise MediaError(f"{name}: an empty file, 0 bytes")
         with _named(name, data), _collected(self.warnings):
             self._image = Image.open(io.BytesIO(data), formats=_formats())
         self._indices = self._frames(data)
+        limits.check_animation(name, *self._image.size, len(self._indices))
         self._decode(self._indices[0])
         with _collected(self.warnings):
             orientation = self._orientation()
@@ -168,12 +173,9 @@ class ImageReader:
 def _read(path: Path) -> bytes:
     """At once: a file that is replaced meanwhile is then either the old or the new one."""
     try:
-        if path.exists() and not path.is_file():
-            raise MediaError(f"{path}: expected an image file, found {'a folder' if path.is_dir() else 'no file'}")
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise MediaError(f"{path}: no such file") from error
-    except (OSError, ValueError) as error:
+        with os.fdopen(open_regular(path, "an image file"), "rb") as file:
+            return file.read()
+    except OSError as error:
         raise MediaError(f"{path}: cannot be read ({_reason(error)})") from error
 
 

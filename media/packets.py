@@ -13,12 +13,13 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 from jaxtyping import Bool, Int64
 
 from media.container import Clock, open_stream, read_header
+from media.ending import Reach
+from media.limits import DEFAULT_LIMITS, Limits
 from utils.errors import MediaError
 
 _CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # one packet a frame, with its own time stamps
@@ -43,17 +44,19 @@ class Extent:
     num_frames: int
     duration_seconds: Fraction
     table: PacketTable | None = None  # None where the packets do not tell for certain
+    reach: Reach = field(default_factory=Reach)
 
 
-def scan(path: str | os.PathLike[str]) -> Extent:
+def scan(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> Extent:
     """Reads all packets without decoding them (about a thousand times faster). Damaged frames are counted, too."""
-    container, stream = open_stream(Path(path))
+    container, stream = open_stream(Path(path), limits)
     with container:
         header, notes = read_header(container, stream), _Notes.of(container.format.name, stream)
+        reach = Reach()
         clock = Clock(replace(header, last_tick=None))  # that is for what is shown, and this goes by dts
         first, end = None, Fraction(0)
         # Packets come in decoding order, in which only dts rises; pts says when the frame is shown.
-        for pts, dts, duration in _all_with_dts(_read(container, stream, notes)):
+        for pts, dts, duration in _all_with_dts(_read(reach.packets(container, stream), notes)):
             frame = clock.frame(dts, duration)
             late = pts - dts if pts is not None and dts is not None else 0
             shown = frame.clock_seconds + late * header.time_base
@@ -61,14 +64,13 @@ def scan(path: str | os.PathLike[str]) -> Extent:
             end = max(end, shown + frame.duration_seconds)
     if first is None:
         raise MediaError(f"{path}: no frame in its video stream")
-    return Extent(clock.num_frames, end - first, None if clock.restarts else notes.table())
+    return Extent(clock.num_frames, end - first, None if clock.restarts else notes.table(), reach)
 
 
 _Times = tuple[int | None, int | None, int]  # pts, dts, duration (0 where unknown) in ticks
 
 
-def _read(container: InputContainer, stream: VideoStream, notes: "_Notes") -> Iterator[_Times]:
-    packets = container.demux(stream)
+def _read(packets: Iterator[av.Packet], notes: "_Notes") -> Iterator[_Times]:
     while True:
         try:
             packet = next(packets, None)

@@ -10,7 +10,12 @@ from av.filter import Graph
 from av.sidedata.sidedata import Type
 
 Filters = tuple[tuple[str, str], ...]  # (filter, arguments) ...
-_WITH_MATRIX = (("sidedata", "mode=select:type=DISPLAYMATRIX"), ("sidedata", "mode=delete:type=ICC_PROFILE"))
+_UNKNOWN_TO_PYAV = range(28, 36)  # kinds of side data; EXIF, of JPEG with an orientation, is 31
+_WITH_MATRIX = (
+    ("sidedata", "mode=select:type=DISPLAYMATRIX"),
+    ("sidedata", "mode=delete:type=ICC_PROFILE"),
+    *(("sidedata", f"mode=delete:type={kind}") for kind in _UNKNOWN_TO_PYAV),
+)
 
 
 @dataclass(eq=False)
@@ -63,7 +68,8 @@ def turn_of(first: av.VideoFrame) -> Filters | None:
     picture stays in memory until the garbage collector comes round (250 MB within 200 frames of 720p).
 
     And looking at an ICC profile, which a PNG in a video may carry, ends the process: PyAV 18 frees its name a second
-    time with the frame. So FFmpeg looks first: only a frame with a display matrix comes through, without its profile.
+    time with the frame. So FFmpeg looks first: only a frame with a display matrix comes through, without its profile
+    and without what PyAV does not know, at which it raises.
     """
     graph = _build_graph(first, _WITH_MATRIX)
     graph.vpush(first)

@@ -16,6 +16,7 @@ from av.error import FFmpegError
 from av.video.stream import VideoStream
 
 from media.container import Clock, TimedFrame, open_stream
+from media.limits import DEFAULT_LIMITS, Limits
 from media.packets import PacketTable, holds_frame
 from utils.types import Frame, Row
 
@@ -70,9 +71,11 @@ def parts_for(packets: Sequence[int], table: PacketTable) -> list[Part]:
     return [Part(first, max(own), own) for first, own in wanted.items()]
 
 
-def pictures_of(sparse: SparseRows, path: Path, *, threads: int) -> Iterator[av.VideoFrame]:
+def pictures_of(
+    sparse: SparseRows, path: Path, *, threads: int, limits: Limits = DEFAULT_LIMITS
+) -> Iterator[av.VideoFrame]:
     """One for each different frame of the rows, in their order. NotAsAnnouncedError at anything unexpected."""
-    container, stream = open_stream(path)
+    container, stream = open_stream(path, limits)
     with container:
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = threads

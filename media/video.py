@@ -8,7 +8,6 @@ from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
 from fractions import Fraction
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +15,8 @@ import av
 from av.error import FFmpegError
 
 from media.container import Clock, PtsOrDts, TimedFrame, open_stream, read_header, reason
+from media.ending import Promise, Reach, promised, verdict
+from media.limits import DEFAULT_LIMITS, Limits
 from media.packets import Extent, scan
 from media.rgb import RgbConverter, turn_of
 from media.sparse import NotAsAnnouncedError, Retime, SparseRows, pictures_of
@@ -37,20 +38,29 @@ class VideoReader(AbstractContextManager["VideoReader"]):
     depends on its number of threads. Belongs to one thread at a time (frames may be converted on others).
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, on_damage: OnDamage = "raise", threads: int = 0) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        on_damage: OnDamage = "raise",
+        threads: int = 0,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         """`threads`: of the decoder, 0 = one per core."""
         self.path = Path(path)
         self.warnings: list[str] = []
         self.damage: list[str] = []
         self._on_damage = on_damage
+        self._limits = limits
         self._threads = 1 if on_damage == "keep" else threads
         self._extent: Extent | None = None
-        self._container, self._stream = open_stream(self.path)
+        self._container, self._stream = open_stream(self.path, limits)
         try:
             self._stream.thread_type = "AUTO"
             self._stream.codec_context.thread_count = self._threads
             self._header = read_header(self._container, self._stream)
             self._clock = Clock(self._header)
+            self._reach = Reach()
             self._end_pts = 0  # where the frames so far end, in raw ticks
             self._end_seconds = Fraction(0)  # of the last frame, from the first
             self._pictures = self._decode()
@@ -84,16 +94,19 @@ class VideoReader(AbstractContextManager["VideoReader"]):
             self._end_seconds = max(self._end_seconds, frame.seconds + frame.duration_seconds)
             if picture.pts is not None:
                 self._end_pts = max(self._end_pts, picture.pts + max(picture.duration or 0, 1))
+            self._limits.check_hours(self.path, frame.clock_seconds + frame.duration_seconds)
+            self._limits.check_rows(self.path, self._clock.num_frames)
             frame.picture = partial(self._convert, picture)
             yield frame
             picture = next(self._pictures, None)
-        self._check_length(self._end_seconds, self._clock.num_frames)
+        self._check_end(self._end_seconds, self._clock.num_frames, self._reach)
 
     def rows(self, retime: Retime, *, apart_seconds: Fraction) -> Iterator[Row]:
         """`retime(self.frames())`; where rows are so far apart that it pays, only what they show is decoded.
 
         `retime` selects frames by their times; it may be called twice. Damage is noticed in what is decoded.
         """
+        self._check_amount(apart_seconds)
         num_rows = 0
         if sparse := self._sparse(retime) if apart_seconds >= _FAR_APART_SECONDS else None:
             try:
@@ -103,17 +116,28 @@ class VideoReader(AbstractContextManager["VideoReader"]):
                 return
             except NotAsAnnouncedError:  # so far all is well
                 pass
-        yield from islice(retime(self.frames()), num_rows, None)
+        for number, row in enumerate(retime(self.frames())):
+            if number >= num_rows:
+                self._limits.check_rows(self.path, number + 1)
+                yield row
+
+    def _check_amount(self, apart_seconds: Fraction) -> None:
+        """MediaError before anything is decoded, where the packets confirm what a header says that is too much."""
+        seconds = self._header.duration_seconds
+        if seconds is None or self._limits.are_passed_by(seconds, seconds / apart_seconds):
+            seconds = self.extent().duration_seconds
+            self._limits.check_hours(self.path, seconds)
+            self._limits.check_rows(self.path, int(seconds / apart_seconds))
 
     def extent(self) -> Extent:
         """`scan` of this file, done when first asked for."""
         if self._extent is None:
-            self._extent = scan(self.path)
+            self._extent = scan(self.path, self._limits)
         return self._extent
 
     def _decode(self) -> Generator[av.VideoFrame, None, None]:
         """Frames as the decoder yields them; a packet that does not decode is noted and passed over."""
-        packets = self._container.demux(self._stream)
+        packets = self._reach.packets(self._container, self._stream)
         num_flagged, last_pts = 0, None
         while True:
             try:
@@ -177,7 +201,7 @@ class VideoReader(AbstractContextManager["VideoReader"]):
         return SparseRows.of(table, retime, Clock(self._header))
 
     def _decoded(self, sparse: SparseRows) -> Iterator[Row]:
-        pictures = pictures_of(sparse, self.path, threads=self._threads)
+        pictures = pictures_of(sparse, self.path, threads=self._threads, limits=self._limits)
         frame = None
         for row in sparse.rows:
             if frame is None or frame.index != row.frame.index:
@@ -185,12 +209,22 @@ class VideoReader(AbstractContextManager["VideoReader"]):
             yield Row(frame, row.seconds)
         for _ in pictures:  # to the end of the part, where damage may show
             pass
-        self._check_length(self.extent().duration_seconds, self.extent().num_frames)
+        extent = self.extent()
+        self._check_end(extent.duration_seconds, extent.num_frames, extent.reach)
 
-    def _check_length(self, end_seconds: Fraction, num_frames: int) -> None:
-        """A header that promises clearly more than was there: a download or a recording cut short."""
-        promised = self.info.duration_seconds
-        slack = max(0.2, 3 * float(self._header.frame_seconds))
-        if promised is not None and not self._clock.restarts and promised - float(end_seconds) > slack:
-            found = f"{float(end_seconds):.2f} s ({num_frames} frames)"
-            self.warnings.append(f"cut short: the header says {promised:.2f} s, found {found}")
+    def _check_end(self, end_seconds: Fraction, num_frames: int, reach: Reach) -> None:
+        """A download or a recording that was cut: damage; where only the header may be wrong: a warning."""
+        if self._clock.restarts:  # then no time in the header means anything
+            promise = Promise()
+        else:
+            promise = promised(self._container, self._stream, self._header, reach, end_seconds)
+        lost, why = verdict(self.path, self._container.format.name, promise, reach.last)
+        if not why:
+            return
+        found = f"{why}, found {float(end_seconds):.2f} s ({num_frames} frames)"
+        if not lost:
+            self.warnings.append(f"cut short: {found}")
+            return
+        self.damage.append(f"ends early: {found}")
+        if self._on_damage == "raise":
+            raise MediaError(f"{self.path}: {self.damage[-1]}; on_error=partial keeps them")

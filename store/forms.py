@@ -1,6 +1,5 @@
 """The forms that features are saved in: what a form is, and those that give every item files of its own."""
 
-import io
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -27,8 +26,9 @@ class NewFile:
     """One file of an item, to be written as `<item><ending>`; `facts` are noted with it, for who reads it back."""
 
     ending: str  # "_clip.npy"
-    write: Callable[[Writable], Any]  # from the first byte to the last: there is no going back in the file
+    write: Callable[[Any], Any]  # from the first byte to the last (`Writable`), unless it `seeks` (a binary file)
     facts: dict[str, Any] = field(default_factory=dict)  # plain JSON; see `array_facts`
+    seeks: bool = False  # goes back and forth: the file is then read once more, for its checksum
 
 
 @runtime_checkable
@@ -125,13 +125,9 @@ class SaveNpz:
         if "features" in arrays and len(arrays["features"]) == 1:
             arrays["features"] = arrays["features"][0]
 
-        def write(file: Writable) -> None:
-            buffer = io.BytesIO()  # zip archives go back to fill in sizes
-            np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
-            file.write(buffer.getbuffer())
-
         inside = {name: {"key": keys[name], **array_facts(array)} for name, array in arrays.items()}
-        yield NewFile(".npz", write, {"arrays": inside})
+        # Zip archives go back to fill in sizes.
+        yield NewFile(".npz", partial(np.savez_compressed, **arrays), {"arrays": inside}, seeks=True)
 
     def read(self, path: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:

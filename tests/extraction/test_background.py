@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from extraction.batching import Background
+from extraction.threads import Background
 
 
 def test_calls_run_in_order_in_one_other_thread() -> None:

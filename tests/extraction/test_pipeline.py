@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from extraction.batching import Encoded, End, Prepared, Start
+from extraction.batching import Encoded
+from extraction.events import End, Prepared, Start
 from extraction.pipeline import INTERRUPTED, extract
 from media.inputs import find_inputs
 from store.forms import SaveNumpy
@@ -25,6 +26,7 @@ class Counting:
     unit: str = "frames"
     readers: int = 2
     ahead: int = 2
+    in_processes: bool = False
     folder: str = "counting"
     settings: dict[str, Any] = field(default_factory=lambda: {"version": 1})
     batch_size: int = 2
@@ -32,7 +34,11 @@ class Counting:
     shows: list[Show] = field(default_factory=list)
     read_items: list[str] = field(default_factory=list)
 
-    def read(self, item: Item) -> Iterator[Start | Prepared | End]:
+    @property
+    def rows(self) -> "Counting":
+        return self
+
+    def read(self, item: Item, *, skip: int = 0) -> Iterator[Start | Prepared | End]:
         self.read_items.append(item.name)
         yield Start(3)
         found = self.troubles[item.path.stem]() if item.path.stem in self.troubles else None

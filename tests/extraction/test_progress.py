@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extraction.batching import End, Failed, Prepared, ReadEvent, Start, encode_batches
+from extraction.batching import Failed, encode_batches
+from extraction.events import End, Prepared, ReadEvent, Start
 from extraction.pipeline import Progress, watched
 from utils.types import Item
 

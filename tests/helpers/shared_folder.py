@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from extraction.batching import Encoded, End, Prepared, Start
+from extraction.batching import Encoded
+from extraction.events import End, Prepared, Start
 from extraction.pipeline import extract
 from media.inputs import find_inputs
 from store import items
@@ -23,7 +24,7 @@ class Slow:
     """An extractor that takes its time. The features of item 0042 are 42."""
 
     batch_size, on_error = 4, "skip"
-    folder, settings, unit, readers, ahead = "clip/slow", {"version": 1}, "images", 2, 8
+    folder, settings, unit, readers, ahead, in_processes = "clip/slow", {"version": 1}, "images", 2, 8, False
 
     @property
     def shows(self) -> list[Show]:
@@ -33,7 +34,11 @@ class Slow:
     def streams(self) -> dict[str, Any]:
         return {"image": self}
 
-    def read(self, item: Item) -> Iterator[Start | Prepared | End]:
+    @property
+    def rows(self) -> "Slow":
+        return self
+
+    def read(self, item: Item, *, skip: int = 0) -> Iterator[Start | Prepared | End]:
         yield Start(1)
         yield Prepared(int(item.name))
         yield End()

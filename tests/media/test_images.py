@@ -223,11 +223,11 @@ def test_what_is_no_file(tmp_path):
 
 
 def test_no_permission(tmp_path, monkeypatch):
-    def refuse(path):
+    def refuse(path, flags):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     (tmp_path / "x.png").touch()
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr("os.open", refuse)
     with pytest.raises(MediaError, match=r"x\.png: cannot be read \(Permission denied\)"):
         open_image(tmp_path / "x.png")
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
-from extraction.batching import use_one_thread_here
+from extraction.threads import use_one_thread_here
 from models.captioner.vocabulary import Vocabulary
 from pairs.labels import Labels
 from pairs.loading import Loading, generator_for, shared_out

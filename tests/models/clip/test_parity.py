@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from extraction.batching import Encoded, encode_batches, prefetch
+from extraction.batching import Encoded, encode_batches
 from extraction.preprocess import Preprocess
+from extraction.threads import prefetch
 from models import clip
 from models.clip import ExtractCLIP
 from models.clip.model import CLIP
@@ -206,7 +207,7 @@ def test_batches_and_workers_do_not_change_the_result(batch_size: int, workers: 
     clip_extractor = extractor(extraction_fps=2)
     items = [Item(PARITY / "video" / name, name) for name in VIDEOS]
     videos = clip_extractor.videos
-    with closing(prefetch(items, videos.read, workers=workers, depth=4)) as events:  # pyright: ignore
+    with closing(prefetch(items, videos.rows.read, workers=workers, depth=4)) as events:  # pyright: ignore
         results = list(encode_batches(events, videos.encode, batch_size))
     for item, result in zip(items, results, strict=True):
         assert isinstance(result, Encoded)
