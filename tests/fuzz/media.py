@@ -26,16 +26,15 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import av
 import numpy as np
 from PIL import Image
 
-from extraction.batching import End, Prepared
+from extraction.events import End, Prepared
 from extraction.options import FrameOptions
-from extraction.streams import Images, Videos
+from extraction.rows import ImageRows, VideoRows
 from tests.fuzz.forks import available_cores, outcomes
 from tests.fuzz.mutate import case
 from tests.fuzz.seeds import write_images, write_videos
@@ -63,9 +62,6 @@ class _Plain:
         return {}
 
 
-_OUTPUT: Any = SimpleNamespace(folder="fuzz", settings={}, encode=None)
-
-
 @dataclass(frozen=True)
 class Series:
     """All that decides what the cases are, and where they are written."""
@@ -85,20 +81,24 @@ class Series:
         return path.suffix.lower().removeprefix(".") + (" (image)" if self._is_image(path, number) else "")
 
     def read(self, number: int) -> str:
-        """What came of case `number`: the first word is the outcome."""
+        """What came of case `number`: the first word is the outcome. Whole files must be done."""
+        outcome = self._read(number)
+        return outcome if number >= 0 or outcome == "done" else f"violation: a whole file: {outcome}"
+
+    def _read(self, number: int) -> str:
         path, data, _ = case(self.files, self.seed, number)
         place = self.scratch / f"{os.getpid()}{path.suffix}"
         place.write_bytes(data)
         if self._is_image(path, number):
-            return _outcome(Images(_OUTPUT, _Plain(), exif_orientation=bool(number % 2)), place, {})
+            return _outcome(ImageRows(_Plain(), exif_orientation=bool(number % 2)), place, {})
         options = random.Random(f"sampling {self.seed}:{number}").choice(SAMPLINGS)
-        return _outcome(Videos(_OUTPUT, _Plain(), FrameOptions(**options)), place, options)
+        return _outcome(VideoRows(_Plain(), FrameOptions(**options).sampler()), place, options)
 
     def _is_image(self, path: Path, number: int) -> bool:
         return path.suffix.lower() in IMAGES and (path.suffix.lower() != ".gif" or number % 2 == 0)
 
 
-def _outcome(stream: Videos | Images, path: Path, options: dict[str, Any]) -> str:
+def _outcome(stream: VideoRows | ImageRows, path: Path, options: dict[str, Any]) -> str:
     seconds, end = [], None
     try:
         for event in stream.read(Item(path, "case")):
@@ -111,7 +111,7 @@ def _outcome(stream: Videos | Images, path: Path, options: dict[str, Any]) -> st
         return "failed"
     if not isinstance(end, End) or not seconds:
         return "violation: success without rows"
-    if isinstance(stream, Images):
+    if isinstance(stream, ImageRows):
         return "done with warnings" if end.warnings else "done"
     # Of re-timed videos the row's own time counts: what it shows may be long before, where no frame lies between.
     shown = [source if not options else own for own, source in seconds]
@@ -186,7 +186,9 @@ def main() -> int:
         home.mkdir()
         scratch.mkdir()
         series = Series(seed_files(home, shared=given.shared), given.seed, scratch)
-        numbers = [given.only] if given.only is not None else range(given.first, given.first + given.num)
+        numbers = [given.only] if given.only is not None else [*range(given.first, given.first + given.num)]
+        if given.only is None and not given.shared:
+            numbers += range(-len(series.files), 0)
         run = partial(outcomes, processes=given.processes, limit_seconds=given.limit)
         for number, outcome in run(numbers, series.read):
             table[outcome.partition(": ")[0] if outcome[:5] == "error" else outcome][series.kind(number)] += 1

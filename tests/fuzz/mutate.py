@@ -240,7 +240,12 @@ def _number(rng: random.Random, size: int) -> bytes:
 
 
 def case(files: list[tuple[Path, bytes]], seed: int, number: int) -> tuple[Path, bytes, str]:
-    """Case `number` of a series: the file it comes from, what became of it, and how. The same on every machine."""
+    """Case `number` of a series: the file it comes from, what became of it, and how. The same on every machine.
+
+    Negative numbers are whole files: the first is case -1.
+    """
+    if number < 0:
+        return *files[-number - 1], "intact"
     rng = random.Random(f"{seed}:{number}")
     path, data = files[rng.randrange(len(files))]
     kin = [other for place, other in files if place.suffix == path.suffix]
