@@ -57,17 +57,22 @@ class Ended:
 
 
 def run(
-    arguments: Sequence[str], folder: Path, *, fault: Fault | None = None, kill_after: float | None = None
+    arguments: Sequence[str],
+    folder: Path,
+    *,
+    fault: Fault | None = None,
+    kill_after: float = 120.0,
+    memory_bytes: int = resource.RLIM_INFINITY,
 ) -> Ended:
-    """In `folder`, an existing one. Ends after two minutes at the latest."""
+    """In `folder`, an existing one; killed after so many seconds, with so much memory of its own at most."""
     log, counted = folder.with_name(folder.name + ".log"), folder.with_name(folder.name + ".operations")
     counted.unlink(missing_ok=True)
     started = time.monotonic()
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
-        _child(arguments, folder, log, counted, fault)
-    status = _wait(pid, started + (kill_after if kill_after is not None else 120))
+        _child(arguments, folder, log, counted, fault, memory_bytes)
+    status = _wait(pid, started + kill_after)
     seconds = time.monotonic() - started
     operations = int(counted.read_text()) if counted.exists() else 0
     return Ended(status, log.read_text(errors="replace"), seconds, operations, _strays(pid))
@@ -84,7 +89,9 @@ def _wait(pid: int, end: float) -> int:
         time.sleep(0.002)
 
 
-def _child(arguments: Sequence[str], folder: Path, log: Path, counted: Path, fault: Fault | None) -> None:
+def _child(
+    arguments: Sequence[str], folder: Path, log: Path, counted: Path, fault: Fault | None, memory_bytes: int
+) -> None:
     """Never returns: does what the interpreter does around a program, and ends."""
     status = 1
     try:
@@ -95,6 +102,7 @@ def _child(arguments: Sequence[str], folder: Path, log: Path, counted: Path, fau
         os.dup2(output, 1)
         os.dup2(output, 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, resource.RLIM_INFINITY))
         random.seed()
         operations = watch(folder, fault)
         sys.argv = ["main.py", *arguments]
@@ -192,7 +200,7 @@ def warm_up(arguments: Sequence[Sequence[str]], folder: Path) -> None:
         pid = os.fork()
         if pid == 0:
             atexit.register(_tell_modules, folder / "modules.json")
-            _child(each, place, folder / f"warm{number}.log", folder / "operations", None)
+            _child(each, place, folder / f"warm{number}.log", folder / "operations", None, resource.RLIM_INFINITY)
         os.waitpid(pid, 0)
         for name in json.loads((folder / "modules.json").read_text()):
             with suppress(Exception):
