@@ -161,10 +161,10 @@ def at_random(harness: Harness, num: int, seed: int) -> None:
             left -= harness.kill_at_random(name, rng, left)
 
 
-def in_turn(harness: Harness, name: str, given: argparse.Namespace) -> None:
+def in_turn(harness: Harness, name: str, how: str, given: argparse.Namespace) -> None:
     """One kill or fault for each file operation of a job."""
     for number, at in enumerate(range(given.first, harness.operations(name) + 1, given.stride)):
-        if given.how == "faults":
+        if how == "faults":
             harness.fail_at(name, at, ERRORS[(number + given.seed) % len(ERRORS)])
         elif not harness.kill_at(name, at):
             break
@@ -184,7 +184,7 @@ def show(tallies: dict[str, Tally]) -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.kills", description=__doc__.splitlines()[0])
-    parser.add_argument("how", choices=["random", "every", "faults"])
+    parser.add_argument("how", choices=["random", "every", "faults"], nargs="+")
     parser.add_argument("--num", type=int, default=200, help="random: kills")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", default="", help="names, with commas; all if none are given")
@@ -198,13 +198,14 @@ def main() -> int:
     home = Path(tempfile.mkdtemp())  # no TemporaryDirectory: at the end of each forked run it would be removed
     try:
         names = [name for name in given.jobs.split(",") if name]
-        harness = Harness(home, names, items=4 if given.how == "random" else 2)
+        harness = Harness(home, names, items=4 if given.how == ["random"] else 2)
         print(f"prepared in {time.monotonic() - started:.0f} s", file=sys.stderr)
-        if given.how == "random":
-            at_random(harness, given.num, given.seed)
-        else:
-            for name in harness.names:
-                in_turn(harness, name, given)
+        for how in given.how:
+            if how == "random":
+                at_random(harness, given.num, given.seed)
+            else:
+                for name in harness.names:
+                    in_turn(harness, name, how, given)
     finally:
         shutil.rmtree(home, ignore_errors=True)
     problems = [line for tally in harness.tallies.values() for line in tally.problems]

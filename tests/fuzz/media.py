@@ -50,7 +50,7 @@ SAMPLINGS = ({}, {}, {"extraction_fps": 5}, {"extraction_fps": 0.5}, {"extractio
 _TELLING = ("mov", "matroska", "avi", "flv", "asf")
 
 
-class _Plain:
+class Plain:
     """Prepares nothing: what is wanted is that every pixel was asked for."""
 
     def image(self, image: Image.Image) -> Any:
@@ -91,9 +91,9 @@ class Series:
         place = self.scratch / f"{os.getpid()}{path.suffix}"
         place.write_bytes(data)
         if self._is_image(path, number):
-            return _outcome(ImageRows(_Plain(), exif_orientation=bool(number % 2)), place, {})
+            return _outcome(ImageRows(Plain(), exif_orientation=bool(number % 2)), place, {})
         options = random.Random(f"sampling {self.seed}:{number}").choice(SAMPLINGS)
-        return _outcome(VideoRows(_Plain(), FrameOptions(**options).sampler()), place, options)
+        return _outcome(VideoRows(Plain(), FrameOptions(**options).sampler()), place, options)
 
     def _is_image(self, path: Path, number: int) -> bool:
         return path.suffix.lower() in IMAGES and (path.suffix.lower() != ".gif" or number % 2 == 0)
