@@ -1,6 +1,7 @@
 """Many small cases in forked processes: one that crashes, hangs or eats the memory is counted, and the next begins."""
 
 import json
+import logging
 import os
 import resource
 import select
@@ -8,6 +9,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -67,6 +69,8 @@ def _start(numbers: list[int], run: Callable[[int], str]) -> Child:
         os.setsid()
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        logging.disable()
+        warnings.simplefilter("ignore")
         for number in numbers:
             os.write(writing, json.dumps(_guarded(run, number)).encode() + b"\n")
         os._exit(0)

@@ -7,7 +7,6 @@ that names the file; anything else, a hang, or code that ran out of a pickle is 
 
 import argparse
 import json
-import logging
 import os
 import pickle
 import random
@@ -15,9 +14,8 @@ import shutil
 import sys
 import tempfile
 import time
-import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -209,16 +207,14 @@ def _texts(**given: Path) -> list:
     return find_inputs(**{key: str(path) for key, path in given.items()}).get("text", [])
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.inputs", description=__doc__.splitlines()[0])
     parser.add_argument("--num", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--limit", type=float, default=30.0, help="seconds a case may take")
     parser.add_argument("--processes", type=int, default=available_cores())
     parser.add_argument("--only", type=int)
-    given, started = parser.parse_args(), time.monotonic()
-    logging.disable()
-    warnings.simplefilter("ignore")
+    given, started = parser.parse_args(words), time.monotonic()
     home, table, bad = Path(tempfile.mkdtemp()), defaultdict(Counter), []
     try:
         inputs = Inputs(home)

@@ -182,23 +182,24 @@ def show(tallies: dict[str, Tally]) -> None:
     print(f"| all | {' | '.join(str(total[kind]) for kind in kinds)} |")
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.kills", description=__doc__.splitlines()[0])
     parser.add_argument("how", choices=["random", "every", "faults"], nargs="+")
     parser.add_argument("--num", type=int, default=200, help="random: kills")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", default="", help="names, with commas; all if none are given")
+    parser.add_argument("--items", type=int, default=2, help="videos of a job; it has four times as many images")
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--stride", type=int, default=1)
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
-def main() -> int:
-    given, started = arguments(), time.monotonic()
+def main(words: Sequence[str] | None = None) -> int:
+    given, started = arguments(words), time.monotonic()
     home = Path(tempfile.mkdtemp())  # no TemporaryDirectory: at the end of each forked run it would be removed
     try:
         names = [name for name in given.jobs.split(",") if name]
-        harness = Harness(home, names, items=4 if given.how == ["random"] else 2)
+        harness = Harness(home, names, items=given.items)
         print(f"prepared in {time.monotonic() - started:.0f} s", file=sys.stderr)
         for how in given.how:
             if how == "random":

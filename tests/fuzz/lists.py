@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from extraction.options import FrameOptions
@@ -60,10 +61,10 @@ def problems(folder: Path, status: int, output: str, expected: dict[str, str]) -
     return wrong
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.lists", description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=20)
-    given, started = parser.parse_args(), time.monotonic()
+    given, started = parser.parse_args(words), time.monotonic()
     videos, home, bad, spent = awkward(), Path(tempfile.mkdtemp()), [], 0.0
     try:
         numbers = range(len(videos))
@@ -76,12 +77,12 @@ def main() -> int:
             "device=cpu",
             "extraction_fps=1",
         )
-        words = (*given_words, "on_extraction=save_numpy", f"output_path={OUT}")
-        warm_up([words], home / "warm")
+        of_run = (*given_words, "on_extraction=save_numpy", f"output_path={OUT}")
+        warm_up([of_run], home / "warm")
         for number in range(given.runs):
             folder = home / f"run{number}"
             folder.mkdir()
-            ended = run(words, folder)
+            ended = run(of_run, folder)
             spent += ended.seconds
             wrong = problems(folder, ended.status, ended.output, expected)
             wrong += [f"{ended.strays} stray processes"] if ended.strays else []

@@ -14,14 +14,13 @@ files of all violations and crashes.
 """
 
 import argparse
-import logging
 import os
 import random
 import sys
 import tempfile
 import time
-import warnings
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -164,7 +163,7 @@ def seed_files(folder: Path, *, shared: bool) -> list[tuple[Path, bytes]]:
     return [(path, path.read_bytes()) for path in paths]
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.media", description=__doc__.splitlines()[0])
     parser.add_argument("--num", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0, help="number of the first case: to go on with a series")
@@ -174,13 +173,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shared", action="store_true")
     parser.add_argument("--only", type=int)
     parser.add_argument("--keep", type=Path)
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
-def main() -> int:
-    given = arguments()
-    logging.disable()
-    warnings.simplefilter("ignore")
+def main(words: Sequence[str] | None = None) -> int:
+    given = arguments(words)
     started, table, bad = time.monotonic(), defaultdict(Counter), []
     with tempfile.TemporaryDirectory() as folder:
         home, scratch = Path(folder) / "seeds", Path(folder) / "scratch"

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.fuzz.jobs import OUT, make_jobs, prepare_convert
@@ -63,7 +64,7 @@ _KEY_WOUNDS = ("{}.x", "+{}", "~{}", "++{}", "{}@x", "{}x", "--{}", "/{}", "{}.0
 
 
 class Cases:
-    def __init__(self, home: Path, seed: int) -> None:
+    def __init__(self, home: Path, seed: int, jobs_wanted: Sequence[str]) -> None:
         self._home, self._seed = home, seed
         jobs = make_jobs(home / "inputs", items=1)
         prepare_convert(jobs, home / "inputs")
@@ -77,8 +78,8 @@ class Cases:
             "search": ("--config-name", "search", *small, images, "query=a cat", "top=1", f"output_path={OUT}/x.png"),
             "caption": ("--config-name", "caption", *small[1:], images, "max_words=3", "beam_size=2"),
         }
-        self._given = {job: tuple(word for word in words) for job, words in given.items()}
-        self._keys = {job: sorted(known_keys(job)[0] - _LEFT_ALONE) for job in given}
+        self._given = {job: words for job, words in given.items() if not jobs_wanted or job in jobs_wanted}
+        self._keys = {job: sorted(known_keys(job)[0] - _LEFT_ALONE) for job in self._given}
         warm_up(list(self._given.values()), home / "warm")
 
     def arguments(self, number: int) -> tuple[str, list[str]]:
@@ -117,24 +118,25 @@ class Cases:
         return ("done" if ended.status == 0 else "refused" if errors else "listed as failed"), ended.output
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.overrides", description=__doc__.splitlines()[0])
     parser.add_argument("--num", type=int, default=300)
     parser.add_argument("--first", type=int, default=0, help="number of the first case: to go on with a series")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", default="", help="names, with commas; all if none are given")
     parser.add_argument("--only", type=int, nargs="+")
-    given, started = parser.parse_args(), time.monotonic()
+    given, started = parser.parse_args(words), time.monotonic()
     home, table, bad = Path(tempfile.mkdtemp()), defaultdict(Counter), []
     try:
-        cases = Cases(home, given.seed)
+        cases = Cases(home, given.seed, [job for job in given.jobs.split(",") if job])
         numbers = given.only or range(given.first, given.first + given.num)
         for number in numbers:
-            (job, words), (outcome, said) = cases.arguments(number), cases.outcome(number)
+            (job, added), (outcome, said) = cases.arguments(number), cases.outcome(number)
             table[": ".join(outcome.split(": ")[:2])][job] += 1
             if outcome.startswith("violation"):
-                bad.append(f"case {number} ({job} {' '.join(words)[:200]!r}): {outcome}")
+                bad.append(f"case {number} ({job} {' '.join(added)[:200]!r}): {outcome}")
             if given.only:
-                print(words, said)
+                print(added, said)
     finally:
         shutil.rmtree(home, ignore_errors=True)
     print("\n".join(bad[:200]))
