@@ -27,7 +27,7 @@ from store.forms import Form
 from store.items import Store, forms_and_shows
 from store.ledger import Ledger, Status
 from store.locks import PATIENCE_SECONDS
-from utils.errors import MediaError, UserError
+from utils.errors import MediaError, UserError, check_flags
 from utils.progress_bar import progress_bar
 from utils.types import Features, Item, Show
 
@@ -73,12 +73,15 @@ def extract(
     output_path: str | Path = "./output",
     readers: ReaderOptions = THREADS,
     patience_seconds: float = PATIENCE_SECONDS,
+    deterministic: bool = True,
 ) -> int:
     """Run `extractor` over all inputs, save and show the results; the exit status, 0 only if all of it is there.
 
     Several processes with one `output_path` share the work: see `store.locks`. Items that others hold are waited for,
-    as long as one of them comes to an end every `patience_seconds`.
+    as long as one of them comes to an end every `patience_seconds`. `deterministic`: a row is the same to the bit in
+    whatever company it is computed, as every batch has `batch_size` rows.
     """
+    check_flags(deterministic=deterministic)
     forms, shows = forms_and_shows(on_extraction)
     streams = {kind: extractor.streams[kind] for kind in inputs}
     settings = {kind: plain(stream.settings) for kind, stream in streams.items()}
@@ -93,9 +96,11 @@ def extract(
                 todo = WorkList(
                     items, folder, settings[kind], store, ledger, shows=bool(shows), patience_seconds=patience
                 )
-                _Run(extractor, streams[kind], shows, store, ledger, readers).over(todo, num_items=len(items))
+                run = _Run(extractor, streams[kind], shows, store, ledger, readers, deterministic=deterministic)
+                run.over(todo, num_items=len(items))
     except KeyboardInterrupt:
-        print("\ninterrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
+        kept = "what is finished is kept, and long videos up to half a minute ago"
+        print(f"\ninterrupted; {kept}; the same command goes on from there", file=sys.stderr)
         return INTERRUPTED
     finally:  # also after an error that ends the run: what was done before it is told
         ledger.report()
@@ -103,12 +108,18 @@ def extract(
 
 
 def read_ahead(
-    items: Iterable[Item], stream: Stream, options: ReaderOptions, *, depth: int
+    items: Iterable[Item],
+    stream: Stream,
+    options: ReaderOptions,
+    *,
+    depth: int,
+    skip: Callable[[Item], int],
 ) -> Generator[tuple[Item, ReadEvent], None, None]:
     """Events of all items, read in processes if that is wanted and possible, else in threads."""
     workers = stream.readers if options.workers is None else options.workers
     if not (workers and stream.in_processes and AVAILABLE):
-        return prefetch(items, stream.rows.read, workers=workers or stream.readers, depth=depth, ahead=stream.ahead)
+        threads = workers or stream.readers
+        return prefetch(items, stream.rows.read, workers=threads, depth=depth, ahead=stream.ahead, skip=skip)
     return read_in_processes(
         items,
         stream.rows,
@@ -117,6 +128,7 @@ def read_ahead(
         ahead=max(stream.ahead, 2 * workers),
         timeout_seconds=options.read_timeout,
         memory_gb=options.read_memory,
+        skip=skip,
     )
 
 
@@ -131,19 +143,32 @@ class _Run:
         store: Store,
         ledger: Ledger,
         readers: ReaderOptions,
+        *,
+        deterministic: bool,
     ) -> None:
         self._extractor, self._stream, self._ledger, self._store = extractor, stream, ledger, store
-        self._shows, self._readers = [*extractor.shows, *shows], readers
+        self._shows, self._readers, self._deterministic = [*extractor.shows, *shows], readers, deterministic
+        computing = {"batch_size": extractor.batch_size, "deterministic": deterministic}
+        self._parts = store.parts(stream.folder, plain(stream.settings) | computing)
 
     def over(self, todo: WorkList, *, num_items: int) -> None:
         """The one loop: others read ahead, this thread encodes, one in the background finishes and writes."""
         stream, batch_size = self._stream, self._extractor.batch_size
         with watched(lambda: num_items - todo.num_left_out, unit=stream.unit) as progress:
             for items in todo.rounds():
-                events = read_ahead(items, stream, self._readers, depth=2 * batch_size)
+                skip = self._parts.rows if self._parts else lambda item: 0
+                events = read_ahead(items, stream, self._readers, depth=2 * batch_size, skip=skip)
                 with Background(depth=stream.ahead) as background, closing(events):
                     started = time.monotonic()
-                    for result in encode_batches(events, stream.encode, batch_size, progress.batch):
+                    for result in encode_batches(
+                        events,
+                        stream.encode,
+                        batch_size,
+                        progress.batch,
+                        in_order=bool(self._shows) or self._extractor.on_error == "raise",
+                        fixed_size=self._deterministic,
+                        parts=self._parts,
+                    ):
                         background.run(self._hand_on, result, todo, time.monotonic() - started)
                         progress.item(result.rows if isinstance(result, Encoded) else 0)
                         started = time.monotonic()
@@ -162,6 +187,7 @@ class _Run:
                 each.show(features)
             status, reason = ("partial", result.end.damage[0]) if result.end.damage else ("done", "")
             warnings, rows = result.end.warnings, result.rows
+            self._drop_part(item)
             self._ledger.add(item, status, reason=reason, warnings=warnings, rows=rows, seconds=seconds)
         except Exception as error:  # one file's: `_fail` tells whose mistake it is and whether the run can go on
             self._fail(item, error, seconds, "empty" if empty else "failed")
@@ -172,6 +198,7 @@ class _Run:
         """One line for a file that cannot be used; anything else is our mistake, and its traceback is shown as well."""
         if isinstance(error, UserError) and not isinstance(error, MediaError):
             raise error  # concerns the run, not this file: a full disk, say
+        self._drop_part(item)
         reason = str(error) if isinstance(error, MediaError) else f"{item.path}: {type(error).__name__}: {error}"
         self._ledger.add(item, status, reason=reason, seconds=seconds)  # TODO crashed
         if not isinstance(error, MediaError):
@@ -179,6 +206,10 @@ class _Run:
         if self._extractor.on_error == "raise":
             raise error
         logger.warning("%s: %s", status, reason)
+
+    def _drop_part(self, item: Item) -> None:
+        if self._parts:
+            self._parts.drop(item)
 
 
 class Progress:

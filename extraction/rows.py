@@ -51,17 +51,17 @@ class VideoRows:
         sampler = self.sampler
         with VideoReader(item.path, on_damage=self.on_damage, limits=self.limits) as video:
             source = item_source(item)  # before reading: a file that changes meanwhile is then done again
-            info, rows = video.info, sampler.rows(video)
+            info, through = video.info, self.tmp_folder if not isinstance(sampler, EveryFrame) else None
+            rows = sampler.rows(video, skip=0 if through else skip)
             if isinstance(sampler, EveryFrame):
                 yield Start(info.num_frames)
             else:
                 yield Start(round(info.duration_seconds * sampler.rate(video)) if info.duration_seconds else None)
-            if self.tmp_folder and not isinstance(sampler, EveryFrame):
-                rows = through_file(rows, kept_path(self.tmp_folder, item.name), rate=sampler.rate(video))
+            if through:
+                kept = through_file(rows, kept_path(through, item.name), rate=sampler.rate(video))
+                rows = islice(kept, skip, None)
             frame, pixels = None, None
-            for number, row in enumerate(rows):
-                if number < skip:
-                    continue
+            for row in rows:
                 if row.frame is not frame or pixels is None:  # re-timing may show a frame in several rows
                     frame, pixels = row.frame, _prepared(item, self.preprocess.frame, row.frame.to_rgb())
                 yield Prepared(pixels, row.seconds, float(row.frame.seconds))

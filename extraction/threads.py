@@ -19,16 +19,22 @@ from threadpoolctl import threadpool_limits
 from extraction.events import End, Prepared, ReadEvent, Start
 from utils.types import Item
 
-Reader = Callable[[Item], Iterator[Start | Prepared | End]]
+Reader = Callable[..., Iterator[Start | Prepared | End]]  # read(item), or read(item, skip=rows not wanted)
 
 
 def prefetch(
-    items: Iterable[Item], read: Reader, *, workers: int, depth: int, ahead: int | None = None
+    items: Iterable[Item],
+    read: Reader,
+    *,
+    workers: int,
+    depth: int,
+    ahead: int | None = None,
+    skip: Callable[[Item], int] = lambda item: 0,
 ) -> Generator[tuple[Item, ReadEvent], None, None]:
     """Events of all items, in the items' order, while `workers` threads read up to `ahead` items before their turn.
 
-    `items` is asked for an item when there is room to read it. Every item ends with `End` or an exception. Closing this
-    generator stops the threads promptly.
+    `items` is asked for an item when there is room to read it. Every item ends with `End` or an exception. Of each, the
+    first `skip(item)` rows are left out. Closing this generator stops the threads promptly.
     """
     stop, waiting = Event(), iter(items)
     open_items: deque[tuple[Item, Queue[ReadEvent]]] = deque()
@@ -37,7 +43,7 @@ def prefetch(
             while True:
                 for item in islice(waiting, (ahead or workers) - len(open_items)):
                     open_items.append((item, Queue(maxsize=depth)))
-                    pool.submit(_read_into, open_items[-1][1], item, read, stop)
+                    pool.submit(_read_into, open_items[-1][1], item, read, skip, stop)
                 if not open_items:
                     return
                 item, queue = open_items[0]
@@ -63,10 +69,10 @@ def use_one_thread_here() -> None:
     threadpool_limits(limits=1, user_api="openmp")
 
 
-def _read_into(queue: "Queue[ReadEvent]", item: Item, read: Reader, stop: Event) -> None:
+def _read_into(queue: "Queue[ReadEvent]", item: Item, read: Reader, skip: Callable[[Item], int], stop: Event) -> None:
     try:
-        event = None
-        with closing(read(item)) as events:  # pyright: ignore[reportArgumentType]
+        event, num_skipped = None, skip(item)
+        with closing(read(item, skip=num_skipped) if num_skipped else read(item)) as events:  # pyright: ignore
             while not stop.is_set() and (event := next(events, None)) is not None:
                 queue.put(event)
         if not isinstance(event, End):  # the one who waits for it would wait for ever

@@ -1,15 +1,16 @@
 """The forms that features are saved in: what a form is, and those that give every item files of its own."""
 
-import io
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from struct import pack
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from store.parts import CHUNK_BYTES, slices
 from store.record import Record
 from utils.errors import MediaError
 from utils.types import Features
@@ -27,8 +28,9 @@ class NewFile:
     """One file of an item, to be written as `<item><ending>`; `facts` are noted with it, for who reads it back."""
 
     ending: str  # "_clip.npy"
-    write: Callable[[Writable], Any]  # from the first byte to the last: there is no going back in the file
+    write: Callable[[Any], Any]  # from the first byte to the last (`Writable`), unless it `seeks` (a binary file)
     facts: dict[str, Any] = field(default_factory=dict)  # plain JSON; see `array_facts`
+    seeks: bool = False  # goes back and forth: the file is then read once more, for its checksum
 
 
 @runtime_checkable
@@ -97,8 +99,7 @@ class SavePickle:
 
     def write(self, features: Features) -> Iterator[NewFile]:
         for key, array in features.arrays.items():
-            dump = partial(pickle.dump, array, protocol=4)
-            yield NewFile(f"_{key}.pkl", dump, {"key": key, **array_facts(array)})
+            yield NewFile(f"_{key}.pkl", partial(_pickle, array), {"key": key, **array_facts(array)})
 
     def read(self, path: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
         """Refuses everything but arrays: opening a pickle otherwise runs whatever is in it."""
@@ -107,6 +108,34 @@ class SavePickle:
         if not isinstance(array, np.ndarray):
             raise ValueError(f"holds {type(array).__name__}, which is no array")
         return {facts["key"]: array}
+
+
+def _pickle(array: np.ndarray, file: Writable) -> None:
+    """As `pickle.dump` with protocol 4, which holds all bytes of an array in memory once more."""
+    if array.nbytes <= CHUNK_BYTES or not array.flags.c_contiguous:
+        pickle.dump(array, file, protocol=4)
+        return
+    stand_in = b"\xa7" * 2**17  # from 2**16 bytes on they stand alone between two frames
+    head, tail = pickle.dumps(_Reduced(array, stand_in), protocol=4).split(stand_in)
+    is_long = array.nbytes >= 2**32
+    opcode = pickle.BINBYTES8 + pack("<Q", array.nbytes) if is_long else pickle.BINBYTES + pack("<I", array.nbytes)
+    file.write(head[: -len(pickle.BINBYTES + pack("<I", 0))] + opcode)
+    for rows in slices(array):
+        file.write(rows.data)
+    file.write(tail)
+
+
+@dataclass(frozen=True)
+class _Reduced:
+    """Is pickled as an array whose bytes are `data`."""
+
+    array: np.ndarray
+    data: bytes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        build, arguments, state = self.array[:0].__reduce__()  # pyright: ignore[reportGeneralTypeIssues]
+        version, _, dtype, is_fortran, _ = state
+        return build, arguments, (version, self.array.shape, dtype, is_fortran, self.data)
 
 
 class SaveNpz:
@@ -125,13 +154,9 @@ class SaveNpz:
         if "features" in arrays and len(arrays["features"]) == 1:
             arrays["features"] = arrays["features"][0]
 
-        def write(file: Writable) -> None:
-            buffer = io.BytesIO()  # zip archives go back to fill in sizes
-            np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
-            file.write(buffer.getbuffer())
-
         inside = {name: {"key": keys[name], **array_facts(array)} for name, array in arrays.items()}
-        yield NewFile(".npz", write, {"arrays": inside})
+        # Zip archives go back to fill in sizes.
+        yield NewFile(".npz", partial(np.savez_compressed, **arrays), {"arrays": inside}, seeks=True)
 
     def read(self, path: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:

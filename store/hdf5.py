@@ -1,7 +1,6 @@
 """`on_extraction=save_hdf5`: all items of a folder in one file, for those who don't want a million small ones."""
 
 import hashlib
-import io
 import json
 import os
 import weakref
@@ -14,7 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from store.files import atomic_write, encode
-from store.forms import NewFile, Writable, array_facts
+from store.forms import NewFile, array_facts
+from store.parts import slices
 from store.record import Record, features_of, parse_record, record_bytes, record_of
 from utils.errors import MediaError, UserError
 from utils.types import Features
@@ -44,22 +44,21 @@ class SaveHdf5:
     def write(self, features: Features) -> Iterator[NewFile]:
         arrays = features.arrays
 
-        def write(file: Writable) -> None:
+        def write(file: BinaryIO) -> None:
             import h5py  # late: only those who want this form need it
 
-            buffer = io.BytesIO()  # HDF5 goes back and forth
-            with h5py.File(buffer, "w", libver=_LIBVER) as own:
+            with _on_disk(file) as disk, h5py.File(disk, "w", libver=_LIBVER) as own:
                 for key, array in arrays.items():
-                    own.create_dataset(key, data=array)
-            file.write(buffer.getbuffer())
+                    _write_array(own, key, array)
 
-        yield NewFile(self.ending, write, {"arrays": {key: array_facts(array) for key, array in arrays.items()}})
+        facts = {key: array_facts(array) for key, array in arrays.items()}
+        yield NewFile(self.ending, write, {"arrays": facts}, seeks=True)
 
     def read(self, path: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
         import h5py
 
         with h5py.File(path, "r") as own:
-            return {key: np.asarray(own[key][()]) for key in facts["arrays"]}  # pyright: ignore[reportIndexIssue]
+            return {key: _mapped(path, own[key]) for key in facts["arrays"]}
 
     def record(self, archive: Path, name: str) -> Record | None:
         """What the folder's file says of an item; None where it does not hold it. UserError if it is no HDF5 file."""
@@ -69,7 +68,7 @@ class SaveHdf5:
     def intact(self, archive: Path, record: Record) -> bool:
         """Whether the item's arrays in the folder's file are what their record says."""
         with self._opened(archive) as file, suppress(*_DAMAGE):
-            _read_group(file[group_name(record.item)])
+            _checked(file[group_name(record.item)])
             return True
         return False
 
@@ -99,25 +98,18 @@ class SaveHdf5:
         import h5py
 
         problems: dict[str, MediaError] = {}
-        with self._opened(archive) as old, atomic_write(archive) as raw:
-            disk = _Disk(raw)
-            try:
-                with h5py.File(disk, "w", libver=_LIBVER) as new:
-                    new.attrs[FOLDER] = folder
-                    added: set[str] = set()
-                    for name, found in items:
-                        problem = found if isinstance(found, MediaError) else _add(new, old, found)
-                        if problem is None:
-                            added.add(group_name(name))
-                        else:
-                            problems[name] = problem
-                    if old is not None:
-                        _carry_over(old, new, added, archive)
-            except Exception:
-                if disk.error is None:
-                    raise
-            if disk.error is not None:
-                raise disk.error
+        opened, whole = self._opened(archive), atomic_write(archive)
+        with opened as old, whole as raw, _on_disk(raw) as disk, h5py.File(disk, "w", libver=_LIBVER) as new:
+            new.attrs[FOLDER] = folder
+            added: set[str] = set()
+            for name, found in items:
+                problem = found if isinstance(found, MediaError) else _add(new, old, found)
+                if problem is None:
+                    added.add(group_name(name))
+                else:
+                    problems[name] = problem
+            if old is not None:
+                _carry_over(old, new, added, archive)
         self._close()
         self._state = None
         return problems
@@ -185,6 +177,30 @@ class _Disk:
             return 0
 
 
+@contextmanager
+def _on_disk(file: BinaryIO) -> Iterator[_Disk]:
+    """Whatever HDF5 made of it, the disk's own error comes out."""
+    disk = _Disk(file)
+    try:
+        yield disk
+    except Exception:
+        if disk.error is None:
+            raise
+    if disk.error is not None:
+        raise disk.error
+
+
+def _write_array(group: Any, key: str, array: np.ndarray) -> None:
+    """Piece by piece: it may be mapped from the disk (`store.parts`)."""
+    if not array.ndim or not array.size:
+        group.create_dataset(key, data=array)
+        return
+    dataset, at = group.create_dataset(key, array.shape, array.dtype), 0
+    for rows in slices(array):
+        dataset[at : at + len(rows)] = rows
+        at += len(rows)
+
+
 def _add(new: Any, old: Any, features: Features) -> MediaError | None:
     """The problem where a name is taken by another item or its array."""
     name, path = group_name(features.item.name), features.item.path
@@ -197,7 +213,7 @@ def _add(new: Any, old: Any, features: Features) -> MediaError | None:
                 return MediaError(f"{path}: the name {name}/{key} is taken by another item: rename one of the two")
     group = new.require_group(name)
     for key, array in features.arrays.items():
-        group.create_dataset(key, data=array)
+        _write_array(group, key, array)
     if features.predictions:
         group.attrs[PREDICTIONS] = encode(features.predictions).decode()
     files = {key: _facts(array) for key, array in features.arrays.items()}
@@ -233,14 +249,28 @@ def _carry_over(old: Any, new: Any, added: set[str], archive: Path) -> None:
 
 def _read_group(group: Any) -> tuple[Record, dict[str, np.ndarray], list[dict[str, Any]]]:
     """An item, its predictions last. Raises one of _DAMAGE."""
+    record = _checked(group)
+    arrays = {key: np.asarray(group[key][()]) for key in record.files}
+    return record, arrays, json.loads(group.attrs[PREDICTIONS]) if PREDICTIONS in group.attrs else []
+
+
+def _checked(group: Any) -> Record:
+    """Its record, if the arrays are what it says. Raises one of _DAMAGE."""
     record = _record_of(group)
     if record is None:
         raise ValueError("its record cannot be read")
-    arrays = {key: np.asarray(group[key][()]) for key in record.files}
-    for key, array in arrays.items():
-        if _facts(array) != record.files[key]:
+    for key, facts in record.files.items():
+        if _facts(group[key]) != facts:
             raise ValueError(f"{key} is not what its record says")
-    return record, arrays, json.loads(group.attrs[PREDICTIONS]) if PREDICTIONS in group.attrs else []
+    return record
+
+
+def _mapped(path: Path, dataset: Any) -> np.ndarray:
+    """The values of a dataset, not in memory where they lie in one piece in the file."""
+    offset = dataset.id.get_offset() if dataset.ndim and dataset.size else None
+    if offset is None:
+        return np.asarray(dataset[()])
+    return np.asarray(np.memmap(path, dataset.dtype, "r", offset, dataset.shape))
 
 
 def _record_of(group: Any) -> Record | None:
@@ -249,8 +279,10 @@ def _record_of(group: Any) -> Record | None:
 
 
 def _facts(array: np.ndarray) -> dict[str, Any]:
-    checksum = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
-    return {**array_facts(array), "sha256": checksum}
+    checksum = hashlib.sha256()
+    for rows in slices(array):
+        checksum.update(np.ascontiguousarray(rows).data)
+    return {**array_facts(array), "sha256": checksum.hexdigest()}
 
 
 def group_name(name: str) -> str:

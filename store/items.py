@@ -15,6 +15,7 @@ from store.forms import Form, Gathers, NewFile
 from store.gathering import gather
 from store.ledger import Ledger
 from store.locks import Locks
+from store.parts import CHUNK_BYTES, Parts, let_go, part_path, remove_forgotten, remove_part, slices
 from store.provenance import software
 from store.reading import intact
 from store.record import (
@@ -78,9 +79,21 @@ class Store:
     def holder(self, item: Item, folder: str) -> str:
         return self._locks.holder(f"{folder}/{item.name}")
 
+    def parts(self, folder: str, settings: dict[str, Any]) -> Parts | None:
+        """What there is of long items before they are saved; None where nothing is saved."""
+        return Parts(self._output_path / folder, settings | self._software) if self.forms else None
+
     def done(self, item: Item, folder: str, settings: dict[str, Any]) -> bool:
         """Nothing left to do: these settings (plain JSON), the same source, and the files of all forms intact."""
         self._folders.add(folder)
+        is_done = self._is_done(item, folder, settings)
+        part = part_path(self._output_path / folder, item.name)
+        if is_done and part.exists() and self.claim(item, folder):  # left by a process killed just after it had saved
+            remove_part(part)
+            self.release(item, folder)
+        return is_done
+
+    def _is_done(self, item: Item, folder: str, settings: dict[str, Any]) -> bool:
         meta = self._path(folder, item, META)
         record = read_record(meta)
         recorded = {facts.get("form") for facts in record.files.values()} if record else set()
@@ -135,7 +148,7 @@ class Store:
         files = _keep_or_clear(meta, old, record, self.forms)
         for name, (form_name, file) in new.items():
             of_form = {"form": form_name} if form_name else {}
-            files[name] = of_form | _write(meta.with_name(name), file)
+            files[name] = of_form | _write(meta.with_name(name), file, features)
         write_record(meta, replace(record, files=files))
 
     def _finish(self, ledger: Ledger) -> None:
@@ -144,6 +157,7 @@ class Store:
                 for problem in gather(form, self._output_path, folder, self._locks, shared=self._shared):
                     ledger.add(Item(self._archive(folder, form), folder), "failed", reason=str(problem))
             remove_leftovers(self._output_path / folder, older_than_seconds=LEFTOVER_SECONDS)
+            remove_forgotten(self._output_path / folder, f"{folder}/{{}}", self._locks)
 
     def _archive(self, folder: str, form: Gathers) -> Path:
         return self._output_path / f"{folder}{form.gathered_ending}"
@@ -210,13 +224,23 @@ def check_usable(features: Features) -> None:
             raise MediaError(f"{path}: {key!r} is empty (shape {array.shape}): nothing is saved")
         if array.dtype.hasobject:
             raise ValueError(f"{path}: {key!r} is an array of Python objects, which cannot be read back safely")
-        if array.dtype.kind in "fc" and not np.isfinite(array).all():
-            bad = np.argwhere(~np.isfinite(array))
-            row = f", first in row {bad[0][0]}" if array.ndim else ""
-            raise MediaError(
-                f"{path}: {key!r} holds {len(bad)} of {array.size} values that are nan or infinite{row}: "
-                "nothing is saved; try precision=fp32"
-            )
+        if array.dtype.kind in "fc":
+            _check_finite(array, f"{path}: {key!r}")
+
+
+def _check_finite(array: np.ndarray, name: str) -> None:
+    num_rows, num_bad, first = 0, 0, None
+    for rows in slices(array):
+        if not (finite := np.isfinite(rows)).all():
+            first = num_rows + int(np.argwhere(~finite)[0][0]) if first is None else first
+            num_bad += finite.size - int(finite.sum())
+        num_rows += len(rows)
+    if num_bad:
+        row = f", first in row {first}" if array.ndim else ""
+        raise MediaError(
+            f"{name} holds {num_bad} of {array.size} values that are nan or infinite{row}: "
+            "nothing is saved; try precision=fp32"
+        )
 
 
 @dataclass
@@ -224,20 +248,31 @@ class _HashedFile:
     """Passes bytes on and counts and hashes them: no second pass over the file, no copy in memory."""
 
     file: BinaryIO
+    arrays: Sequence[np.ndarray] = ()  # that are written, perhaps mapped ones
     sha256: Any = field(default_factory=hashlib.sha256)
     num_bytes: int = 0
 
     def write(self, data: Any, /) -> int:
         self.sha256.update(data)
-        self.num_bytes += memoryview(data).nbytes
+        before, self.num_bytes = self.num_bytes, self.num_bytes + memoryview(data).nbytes
+        if self.num_bytes // CHUNK_BYTES > before // CHUNK_BYTES:
+            let_go(self.arrays)
         return self.file.write(data)
 
 
-def _write(path: Path, new: NewFile) -> dict[str, Any]:
+def _write(path: Path, new: NewFile, features: Features) -> dict[str, Any]:
     with atomic_write(path) as file:
-        hashed = _HashedFile(file)
-        new.write(hashed)
-    return new.facts | {"bytes": hashed.num_bytes, "sha256": hashed.sha256.hexdigest()}
+        if new.seeks:
+            new.write(file)
+            file.flush()
+            file.seek(0)
+            sha256 = hashlib.file_digest(file, "sha256")  # pyright: ignore[reportArgumentType]
+            num_bytes = file.tell()
+        else:
+            hashed = _HashedFile(file, list(features.arrays.values()))
+            new.write(hashed)
+            sha256, num_bytes = hashed.sha256, hashed.num_bytes
+    return new.facts | {"bytes": num_bytes, "sha256": sha256.hexdigest()}
 
 
 def _predictions(features: Features) -> NewFile:

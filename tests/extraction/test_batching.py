@@ -67,7 +67,7 @@ def test_every_row_comes_back_to_its_item(lengths: list[tuple[int, bool]], batch
         return encode(samples)
 
     events = [(item(k), event) for k, (rows, failed) in enumerate(lengths) for event in events_of(k, rows, failed)]
-    check(list(encode_batches(events, counted, batch_size)), lengths)
+    check(list(encode_batches(events, counted, batch_size, in_order=True)), lengths)
     full, rest = divmod(sum(rows for rows, _ in lengths), batch_size)
     assert sizes == [batch_size] * full + [rest] * (rest > 0)  # only the last batch of all is short
 
@@ -85,7 +85,7 @@ def test_threads_that_read_ahead_change_nothing(
 
     items = map(item, range(len(lengths)))
     with closing(prefetch(items, read, workers=workers, depth=depth, ahead=ahead)) as events:
-        check(list(encode_batches(events, encode, batch_size)), lengths)
+        check(list(encode_batches(events, encode, batch_size, in_order=True)), lengths)
 
 
 def test_an_item_comes_out_as_soon_as_its_last_row_is_encoded() -> None:
@@ -183,7 +183,7 @@ def test_an_exception_in_a_thread_reaches_the_consumer_and_the_others_go_on() ->
         yield End(1.0)
 
     with closing(prefetch(map(item, range(3)), read, workers=2, depth=2)) as events:
-        results = list(encode_batches(events, encode, 2))
+        results = list(encode_batches(events, encode, 2, in_order=True))
     assert [type(result) for result in results] == [Encoded, Failed, Encoded]
     assert str(results[1].error) == "the disk fell over"  # pyright: ignore[reportAttributeAccessIssue]
 
