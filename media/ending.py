@@ -30,6 +30,7 @@ State = Literal["whole", "torn", "cut", "unknown"]
 _SLACK_SECONDS = Fraction(1, 5)
 _DOUBTFUL_SECONDS = 1  # by which a header may be wrong about a file that has no definite end
 _TAIL_BYTES = 1 << 22
+_FAR = 1 / 8  # of a file, that no index and no padding takes up
 _MATROSKA_SEGMENT, _MATROSKA_CLUSTER = 0x18538067, 0x1F43B675
 _MATROSKA_PARTS = {  # of a segment, then of a cluster
     *(0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367),
@@ -123,6 +124,9 @@ def state_of(path: Path, container: str, last: av.Packet | None, *, closely: boo
             if container == "yuv4mpegpipe" and last is not None and last.pos is not None:
                 file.seek(last.pos + last.size)
                 state = "torn" if file.read(5) == b"FRAME" else "unknown"  # one more begins
+            if state == "whole" and last is not None and last.pos is not None:
+                rest = os.fstat(file.fileno()).st_size - last.pos - last.size
+                state = "unknown" if rest > _FAR * os.fstat(file.fileno()).st_size else state  # not all was found
     except (OSError, zlib.error):
         return "unknown"
     if state == "unknown" and last is not None and last.is_corrupt and container not in ("mpegts", "mpeg"):
@@ -149,12 +153,11 @@ def _boxes(file: _File, closely: bool) -> State:
     at, fragments = 0, False
     while at + 8 <= file.size:
         length, kind = file.number(at, 4, "big"), file.read(at + 4, 4)
-        if not kind.strip(b"\xa9").isalnum() and kind != b"\0\0\0\0":
-            return "unknown"  # something else behind the last box
         if length == 1:
             length = file.number(at + 8, 8, "big")
-        if length < 8:  # to the end of the file, or nothing that could be followed
-            return "torn" if fragments and kind == b"\0\0\0\0" else "unknown"
+        if length < 8 or not kind.strip(b"\xa9 ").isalnum():  # to the end of the file, or no box
+            lost = fragments and (kind == b"\0\0\0\0" or file.size - at > file.size * _FAR)
+            return "torn" if lost else "unknown"
         fragments |= kind == b"moof"
         at += length
     if at > file.size:

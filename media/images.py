@@ -26,6 +26,7 @@ _NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 _ANIMATED = frozenset({"AVIF", "FLI", "GIF", "PNG", "WEBP"})  # the frames of other formats are pages, layers or sizes
 _NO_WARNINGS = frozenset({"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "WEBP"})  # while decoding
 _SHORTEST_MS, _USUAL_MS = 10, 100
+_MOST_BYTES = 4 << 30  # that are read into memory; no picture that Pillow decodes is larger
 _DAMAGE = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, AssertionError),
     *(AttributeError, NotImplementedError, struct.error, zlib.error),
@@ -190,6 +191,9 @@ def _read(path: Path) -> bytes:
     """At once: a file that is replaced meanwhile is then either the old or the new one."""
     try:
         with os.fdopen(open_regular(path, "an image file"), "rb") as file:
+            if (size := os.fstat(file.fileno()).st_size) > _MOST_BYTES:
+                most = f"the limit is {_MOST_BYTES / 2**30:g} GB"
+                raise MediaError(f"{path}: {size / 2**30:.1f} GB are too many for an image file, {most}")
             return file.read()
     except OSError as error:
         raise MediaError(f"{path}: cannot be read ({_reason(error)})") from error

@@ -260,6 +260,14 @@ def test_pictures_too_narrow_to_resize(tmp_path: Path, mode) -> None:
     assert len(list(ImageRows(squashed).read(Item(tmp_path / "x.png", "x")))) == 3
 
 
+def test_an_image_file_of_too_many_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    path.touch()
+    os.truncate(path, 1 << 40)  # which takes no room on the disk
+    with pytest.raises(MediaError, match=r"x\.png: 1024\.0 GB are too many for an image file, the limit is 4 GB"):
+        open_image(path)
+
+
 def test_limits_reach_what_is_read(tmp_path: Path) -> None:
     clip, gif = make_clip(tmp_path / "clip.mp4", 5), tmp_path / "x.gif"
     Image.new("L", (50, 50)).save(gif, save_all=True, append_images=[Image.effect_noise((50, 50), 9)])
