@@ -83,7 +83,10 @@ def extract(
             for kind, items in inputs.items():
                 folder, patience = streams[kind].folder, patience_seconds
                 todo = WorkList(
-                    items, folder, settings[kind], store, ledger, shows=bool(shows), patience_seconds=patience
+                    *(items, folder, settings[kind], store, ledger),
+                    shows=bool(shows),
+                    looks=extractor.on_error != "raise",  # then the first in line counts
+                    patience_seconds=patience,
                 )
                 _Run(extractor, streams[kind], shows, store, ledger).over(todo, num_items=len(items))
     except KeyboardInterrupt:
