@@ -47,8 +47,8 @@ class Store:
         """`shared`: other processes may save here, too."""
         self.forms = tuple(forms)
         self._gathering = [form for form in self.forms if isinstance(form, Gathers)]
-        self._output_path, self._shared = Path(output_path), shared
-        self._locks = Locks(self._output_path)
+        self.path, self._shared = Path(output_path), shared
+        self._locks = Locks(self.path)
         self._software = {"software": software()} if self.forms else {}
         self._folders: set[str] = set()
         self._said: set[str] = set()
@@ -80,13 +80,13 @@ class Store:
 
     def parts(self, folder: str, settings: dict[str, Any]) -> Parts | None:
         """What there is of long items before they are saved; None where nothing is saved."""
-        return Parts(self._output_path / folder, settings | self._software) if self.forms else None
+        return Parts(self.path / folder, settings | self._software) if self.forms else None
 
     def done(self, item: Item, folder: str, settings: dict[str, Any]) -> bool:
         """Nothing left to do: these settings (plain JSON), the same source, and the files of all forms intact."""
         self._folders.add(folder)
         is_done = self._is_done(item, folder, settings)
-        part = part_path(self._output_path / folder, item.name)
+        part = part_path(self.path / folder, item.name)
         if is_done and part.exists() and self.claim(item, folder):  # left by a process killed just after it had saved
             remove_part(part)
             self.release(item, folder)
@@ -163,22 +163,22 @@ class Store:
     def _finish(self, ledger: Ledger) -> None:
         for folder in sorted(self._folders):
             for form in self._gathering:
-                for problem in gather(form, self._output_path, folder, self._locks, shared=self._shared):
+                for problem in gather(form, self.path, folder, self._locks, shared=self._shared):
                     ledger.add(Item(self._archive(folder, form), folder), "failed", reason=str(problem))
-            home = self._output_path / folder
+            home = self.path / folder
             remove_leftovers(home, below=True)
             remove_leftovers(home.parent)  # those of the folder's one file
-            remove_forgotten(self._output_path / folder, f"{folder}/{{}}", self._locks)
+            remove_forgotten(self.path / folder, f"{folder}/{{}}", self._locks)
 
     def _archive(self, folder: str, form: Gathers) -> Path:
-        return self._output_path / f"{folder}{form.gathered_ending}"
+        return self.path / f"{folder}{form.gathered_ending}"
 
     def _path(self, folder: str, item: Item, ending: str) -> Path:
         """Names come from input paths; whatever they hold, results stay below `output_path`."""
         relative = Path(folder) / f"{item.name}{ending}"
         if relative.is_absolute() or ".." in relative.parts:
-            raise UserError(f"{item.path}: its results would lie outside {self._output_path}: {relative}")
-        return self._output_path / relative
+            raise UserError(f"{item.path}: its results would lie outside {self.path}: {relative}")
+        return self.path / relative
 
     def _up_to_date(self, record: Record, item: Item, settings: dict[str, Any]) -> bool:
         # Settings recorded beyond today's (predictions that nobody asks for now) do no harm.

@@ -3,7 +3,6 @@
 import logging
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from store.items import Store
@@ -25,7 +24,6 @@ class SpaceCheck:
 
     def __init__(
         self,
-        output_path: str | Path,
         store: Store,
         items: Sequence[Item],
         folder: str,
@@ -34,7 +32,7 @@ class SpaceCheck:
         rows_known: bool,
     ) -> None:
         """`rows_known`: an item has a row for each of its texts, or a single one."""
-        self._output_path, self._store, self._items = output_path, store, items
+        self._store, self._items = store, items
         self._folder, self._settings, self._rows_known = folder, settings, rows_known
         self._sizes: list[int] | None = []
 
@@ -47,7 +45,7 @@ class SpaceCheck:
         if not self._rows_known and len(self._sizes) < _VIDEOS:
             return
         sizes, self._sizes = self._sizes, None
-        free = shutil.disk_usage(self._output_path).free if files else 0
+        free = shutil.disk_usage(self._store.path).free if files else 0
         if not files or self._needed(self._items, sizes, files, rows) <= free:
             return
         undone = [each for each in self._items if not self._store.done(each, self._folder, self._settings)]
@@ -65,7 +63,7 @@ class SpaceCheck:
     def _tell(self, num_items: int, needed: int, free: int) -> None:
         about = "" if self._rows_known else "about "
         line = (
-            f"{self._output_path}: {num_items} items are still to be saved there, which takes {about}"
+            f"{self._store.path}: {num_items} items are still to be saved there, which takes {about}"
             f"{_readable(needed)}; {_readable(free)} are free, {_readable(needed - free)} are missing: free some space "
             "or choose another output_path"
         )

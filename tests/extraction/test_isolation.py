@@ -76,3 +76,26 @@ def test_a_file_that_harms_its_reader_costs_itself(
         saved = np.load(tmp_path / "out" / "clip" / "tiny" / f"{name}_clip.npy")
         np.testing.assert_allclose(saved, expected["clip"], atol=1e-4)
     assert not (tmp_path / "out" / "clip" / "tiny" / f"{harm}0_meta.json").exists()
+
+
+def test_what_killed_its_reader_is_tried_again_only_if_asked_for(tiny: FeatureExtractor, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a0", "crash0"):
+        shutil.copy(ROOT / "sample" / "cat.jpg", tmp_path / "in" / f"{name}.jpg")
+
+    def crashes(**options: Any) -> bool:
+        """Whether a reader crashed in another run."""
+        assert run(tiny, "image", "crash", tmp_path / "in", **options) == 1
+        entry = entries(tmp_path / "out")["crash0"]
+        assert entry["status"] == "failed"
+        assert "the decoder crashed: signal 11" in entry["reason"]
+        return entry.get("crashed", False)
+
+    assert crashes()
+    assert not crashes()
+    assert crashes(retry_failed=True)
+    assert not crashes()
+    assert crashes(retry_failed=True)
+    assert not crashes(retry_failed=True)  # three times are enough
+    shutil.copy(ROOT / "sample" / "rocket.jpg", tmp_path / "in" / "crash0.jpg")
+    assert crashes()  # another file

@@ -9,7 +9,7 @@ import pytest
 
 from extraction.batching import Failed, encode_batches
 from extraction.events import End, Prepared, ReadEvent, Start
-from extraction.pipeline import Progress, watched
+from extraction.progress import Progress, watched
 from utils.types import Item
 
 
