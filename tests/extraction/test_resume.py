@@ -19,7 +19,7 @@ from extraction.batching import Encoded, encode_batches
 from extraction.events import End, Prepared, ReadEvent, Start
 from extraction.extractor import FeatureExtractor
 from extraction.options import FeatureOptions, FrameOptions
-from extraction.pipeline import INTERRUPTED, extract
+from extraction.pipeline import extract
 from models.load import ModelChoice, load
 from store import items, parts
 from store.parts import Parts
@@ -29,7 +29,7 @@ from tests.helpers.saved_forms import saving_forms
 from utils.types import Features, Item
 
 FORMS = saving_forms()
-ROWS = 50
+ROWS, INTERRUPTED = 50, 130
 
 
 @dataclass
