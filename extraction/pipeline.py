@@ -103,12 +103,9 @@ def extract(
         with store.session(ledger):
             for kind, items in inputs.items():
                 todo = WorkList(
-                    items,
-                    streams[kind].folder,
-                    settings[kind],
-                    store,
-                    ledger,
+                    *(items, streams[kind].folder, settings[kind], store, ledger),
                     shows=bool(shows),
+                    looks=extractor.on_error != "raise",  # then the first in line counts
                     history=history,
                     patience_seconds=patience_seconds,
                 )

@@ -133,7 +133,7 @@ def remove_left(path: Path) -> None:
     with suppress(OSError):
         lock = _locked(path)
         if lock is not None:
-            _remove(lock)
+            remove_lock(lock)
         path.parent.rmdir()
 
 

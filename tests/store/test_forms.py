@@ -411,7 +411,7 @@ def test_a_full_disk_stops_with_one_line(folder: Folder, make: Make, monkeypatch
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(items._HashedFile, "write", full)
+    monkeypatch.setattr(items._Watched, "write", full)
     with pytest.raises(UserError, match="disk is full"):
         folder.save(make())
     assert files(folder.path) == []
