@@ -15,7 +15,7 @@ from store.forms import Form, Gathers, NewFile
 from store.gathering import gather
 from store.ledger import Ledger
 from store.locks import Locks
-from store.parts import CHUNK_BYTES, Parts, let_go, part_path, remove_forgotten, remove_part, slices
+from store.parts import CHUNK_BYTES, PARTS, Parts, let_go, part_path, remove_forgotten, remove_part, slices
 from store.provenance import software
 from store.reading import intact
 from store.record import (
@@ -51,6 +51,7 @@ class Store:
         self._locks = Locks(self.path)
         self._software = {"software": software()} if self.forms else {}
         self._folders: set[str] = set()
+        self._left: dict[str, set[Path]] = {}  # parts in a folder when it was first looked at
         self._said: set[str] = set()
 
     @contextmanager
@@ -86,8 +87,10 @@ class Store:
         """Nothing left to do: these settings (plain JSON), the same source, and the files of all forms intact."""
         self._folders.add(folder)
         is_done = self._is_done(item, folder, settings)
+        if folder not in self._left:
+            self._left[folder] = set((self.path / folder / PARTS).glob("*"))
         part = part_path(self.path / folder, item.name)
-        if is_done and part.exists() and self.claim(item, folder):  # left by a process killed just after it had saved
+        if is_done and part in self._left[folder] and self.claim(item, folder):  # killed just after it had saved
             remove_part(part)
             self.release(item, folder)
         return is_done

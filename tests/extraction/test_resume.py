@@ -29,7 +29,7 @@ from tests.helpers.saved_forms import saving_forms
 from utils.types import Features, Item
 
 FORMS = saving_forms()
-ROWS = 50
+ROWS, INTERRUPTED = 50, 130
 
 
 @dataclass
