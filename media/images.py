@@ -75,6 +75,19 @@ def load_image(data: bytes | Path, name: str = "") -> Image.Image:
     return next(iter(reader)).picture  # closing the reader would close the picture too
 
 
+def frames_by_header(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> int:
+    """How many frames `open_image` would give, without decoding any. MediaError for what is no image."""
+    with os.fdopen(open_regular(path, "an image file"), "rb") as file:
+        start = file.read(16)
+        if not start:
+            raise MediaError(f"{path}: an empty file, 0 bytes")
+        file.seek(0)
+        with _named(str(path), start), _collected([]), Image.open(file, formats=_formats()) as image:
+            count = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
+            limits.check_animation(path, *image.size, count)
+            return count - bool(count > 1 and image.info.get("default_image"))
+
+
 class ImageReader:
     """One frame of a still image, all of an animated GIF, WebP, PNG (APNG) or AVIF; see `open_image`.
 

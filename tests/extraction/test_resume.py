@@ -19,7 +19,7 @@ from extraction.batching import Encoded, encode_batches
 from extraction.events import End, Prepared, ReadEvent, Start
 from extraction.extractor import FeatureExtractor
 from extraction.options import FeatureOptions, FrameOptions
-from extraction.pipeline import INTERRUPTED, extract
+from extraction.pipeline import extract
 from models.load import ModelChoice, load
 from store import items, parts
 from store.parts import Parts
@@ -134,7 +134,7 @@ def test_resumed_is_equal_to_the_byte(name: str, tmp_path: Path, monkeypatch: py
     assert saved(tmp_path / "mapped") == saved(tmp_path / "whole")
     out = tmp_path / "out"
     for at in (9, 8, 3):
-        assert extract(**given, extractor=Long(at), output_path=out) == INTERRUPTED
+        assert extract(**given, extractor=Long(at), output_path=out) == 130
     last = Long()
     assert extract(**given, extractor=last, output_path=out) == 0
     assert saved(out) == saved(tmp_path / "whole")
@@ -156,7 +156,7 @@ def test_interrupted_at_every_batch(tmp_path: Path) -> None:
     assert extract(**given, extractor=Long(), output_path=tmp_path / "whole") == 0
     for at in (1, 2, 7, 13, 14, 20, 25):
         out = tmp_path / f"out{at}"
-        assert extract(**given, extractor=Long(at), output_path=out) == INTERRUPTED
+        assert extract(**given, extractor=Long(at), output_path=out) == 130
         again = Long()
         assert extract(**given, extractor=again, output_path=out) == 0
         assert saved(out) == saved(tmp_path / "whole")
@@ -166,12 +166,12 @@ def test_interrupted_at_every_batch(tmp_path: Path) -> None:
 def test_other_settings_or_another_source_begin_anew(tmp_path: Path) -> None:
     given = {"inputs": inputs(tmp_path, "a"), "on_extraction": [FORMS["save_numpy"]], "output_path": tmp_path / "out"}
     for change in ({"settings": {"version": 2}}, {"batch_size": 5}):
-        assert extract(**given, extractor=Long(6)) == INTERRUPTED
+        assert extract(**given, extractor=Long(6)) == 130
         again = Long(6, **change)
-        assert extract(**given, extractor=again) == INTERRUPTED
+        assert extract(**given, extractor=again) == 130
         assert again.read_rows > 20
         assert again.num_batches == 6
-    assert extract(**given, extractor=Long(6)) == INTERRUPTED
+    assert extract(**given, extractor=Long(6)) == 130
     (tmp_path / "a.mp4").write_bytes(b"another video")
     again = Long()
     assert extract(**given, extractor=again) == 0
@@ -186,7 +186,7 @@ def test_a_source_replaced_while_it_was_read_is_told(tmp_path: Path) -> None:
             yield from super().read(item, skip=skip)
 
     given = {"inputs": inputs(tmp_path, "a"), "on_extraction": [FORMS["save_numpy"]], "output_path": tmp_path / "out"}
-    assert extract(**given, extractor=Long(6)) == INTERRUPTED
+    assert extract(**given, extractor=Long(6)) == 130
     assert extract(**given, extractor=Replaced()) == 1
     assert "changed while it was read" in (tmp_path / "out" / "ledger.jsonl").read_text()
     again = Long()
@@ -321,7 +321,7 @@ def test_features_of_a_model(at: int, tiny: Path, tmp_path: Path, capsys: pytest
 
     stopped.videos.encode = interrupted
     backwards = given | {"inputs": {"video": given["inputs"]["video"][::-1]}, "output_path": tmp_path / "out"}
-    assert extract(**backwards, extractor=stopped) == INTERRUPTED
+    assert extract(**backwards, extractor=stopped) == 130
     assert extract(**backwards, extractor=features_extractor(tiny)) == 0
     assert set(calls) == {8}
     assert saved(tmp_path / "out") == saved(tmp_path / "whole")

@@ -411,7 +411,7 @@ def test_a_full_disk_stops_with_one_line(folder: Folder, make: Make, monkeypatch
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(items._HashedFile, "write", full)
+    monkeypatch.setattr(items._Watched, "write", full)
     with pytest.raises(UserError, match="disk is full"):
         folder.save(make())
     assert files(folder.path) == []
@@ -426,7 +426,7 @@ def test_a_disk_that_is_read_only_stops_with_one_line(
 
     features = make(arrays={"clip": np.ones((3, 8), np.float32)})
     folder.save(features)
-    monkeypatch.setattr("store.files._create", refused)
+    monkeypatch.setattr("utils.part_files._created", refused)
     with pytest.raises(UserError, match="not allowed to write there"):
         folder.save(make("other"))
     assert folder.done(features)
