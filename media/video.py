@@ -42,10 +42,11 @@ class VideoReader(AbstractContextManager["VideoReader"]):
 
     MediaError, in one line, for what is no video: missing, unreadable, only sound, only a cover picture, no frame.
 
-    `warnings` (time stamps that restart, a file cut short ...) and `damage` (parts that did not decode) fill up
-    while `frames` is read. `on_damage="raise"` ends reading at the first damage with a MediaError; `"keep"` goes on
-    with whatever decodes, as the ffmpeg program does, on one thread, because what a decoder makes of broken data
-    depends on its number of threads. Belongs to one thread at a time (frames may be converted on others).
+    `warnings` (time stamps that restart, a header that says too much ...) and `damage` (parts that did not decode, a
+    file that ends early: `media.ending` says which files tell) fill up while `frames` is read. `on_damage="raise"` ends
+    reading at the first damage with a MediaError; `"keep"` goes on with whatever decodes, as the ffmpeg program does,
+    on one thread, because what a decoder makes of broken data depends on its number of threads. `limits` is what the
+    file may ask for. Belongs to one thread at a time (frames may be converted on others).
     """
 
     def __init__(
