@@ -1,6 +1,6 @@
 """Reader processes against threads: `PYTHONPATH=. python benchmarks/readers.py VIDEO ... [--images FOLDER]`.
 
-First reading alone, by number of readers; then whole runs (`save_numpy`, start-up and model loading outside), threads and
+First reading alone, by number of readers; then whole runs (`save_numpy`, start-up and loading outside), threads and
 processes in turn. The cores are those this process may use: `taskset -c 0-3 python ...` gives it four.
 """
 

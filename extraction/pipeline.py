@@ -25,6 +25,7 @@ from extraction.threads import Background, prefetch
 from extraction.work_list import WorkList
 from store.files import plain
 from store.forms import Form
+from store.history import look_back
 from store.items import Store, forms_and_shows
 from store.ledger import Ledger, Status
 from store.locks import PATIENCE_SECONDS
@@ -73,6 +74,7 @@ def extract(
     on_extraction: dict[str, Form | Show] | list[Form | Show],
     output_path: str | Path = "./output",
     readers: ReaderOptions = THREADS,
+    retry_failed: bool = False,
     patience_seconds: float = PATIENCE_SECONDS,
     deterministic: bool = True,
     stop_after_failures: int = 10,
@@ -80,27 +82,36 @@ def extract(
     """Run `extractor` over all inputs, save and show the results; the exit status, 0 only if all of it is there.
 
     Several processes with one `output_path` share the work: see `store.locks`. Items that others hold are waited for,
-    as long as one of them comes to an end every `patience_seconds`. `deterministic`: a row is the same to the bit in
-    whatever company it is computed, as every batch has `batch_size` rows. After `stop_after_failures` items in a row
-    that failed for the same reason, which is not in the files, the run is stopped; 0 never stops it. Stopped by a
-    signal (`utils.signals`), it ends with its account, and 128 + the signal's number.
+    as long as one of them comes to an end every `patience_seconds`. With `retry_failed` only what the ledger lists as
+    missing is tried, and that includes what killed its reader (twice more: `store.history`). `deterministic`: a row is
+    the same to the bit in whatever company it is computed, as every batch has `batch_size` rows. After
+    `stop_after_failures` items in a row that failed for the same reason, which is not in the files, the run is stopped;
+    0 never stops it. Stopped by a signal (`utils.signals`), it ends with its account, and 128 + the signal's number.
     """
     check_flags(deterministic=deterministic)
     forms, shows = forms_and_shows(on_extraction)
     streams = {kind: extractor.streams[kind] for kind in inputs}
     settings = {kind: plain(stream.settings) for kind, stream in streams.items()}
     listed = {kind: {"folder": streams[kind].folder, **settings[kind]} for kind in streams}
-    ledger = Ledger(Path(output_path) / "ledger.jsonl" if forms else None, settings=listed)
+    account = Path(output_path) / "ledger.jsonl" if forms else None
+    history = look_back(account, [stream.folder for stream in streams.values()], retry_failed=retry_failed)
+    inputs = history.still_missing(inputs) if retry_failed else inputs
+    ledger = Ledger(account, settings=listed)
     store, failures = Store(output_path, forms), FailuresInARow(stop_after_failures)
     logger.info("found %s", ", ".join(f"{len(items)} {kind}s" for kind, items in inputs.items()) or "nothing")
     try:
         with store.session(ledger):
             for kind, items in inputs.items():
-                folder, patience = streams[kind].folder, patience_seconds
                 todo = WorkList(
-                    items, folder, settings[kind], store, ledger, shows=bool(shows), patience_seconds=patience
+                    *(items, streams[kind].folder, settings[kind], store, ledger),
+                    shows=bool(shows),
+                    looks=extractor.on_error != "raise",  # then the first in line counts
+                    history=history,
+                    patience_seconds=patience_seconds,
                 )
-                space = SpaceCheck(output_path, store, items, folder, settings[kind], rows_known=kind != "video")
+                space = SpaceCheck(
+                    output_path, store, items, streams[kind].folder, settings[kind], rows_known=kind != "video"
+                )
                 checks = failures, space
                 run = _Run(extractor, streams[kind], shows, store, ledger, checks, readers, deterministic=deterministic)
                 run.over(todo, num_items=len(items))

@@ -2,10 +2,9 @@
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -255,34 +254,38 @@ def _check_finite(array: np.ndarray, name: str) -> None:
         )
 
 
-@dataclass
-class _HashedFile:
-    """Passes bytes on and counts and hashes them: no second pass over the file, no copy in memory."""
+class _Watched:
+    """A file that counts what is written to it, and lets go of the mapped arrays that this comes from."""
 
-    file: BinaryIO
-    arrays: Sequence[np.ndarray] = ()  # that are written, perhaps mapped ones
-    sha256: Any = field(default_factory=hashlib.sha256)
-    num_bytes: int = 0
+    def __init__(self, file: BinaryIO, arrays: Sequence[np.ndarray], sha256: Any = None) -> None:
+        self._file, self._arrays, self.sha256 = file, arrays, sha256
+        self.num_bytes = 0
 
     def write(self, data: Any, /) -> int:
-        self.sha256.update(data)
+        if self.sha256 is not None:  # no second pass over the file, no copy in memory
+            self.sha256.update(data)
         before, self.num_bytes = self.num_bytes, self.num_bytes + memoryview(data).nbytes
         if self.num_bytes // CHUNK_BYTES > before // CHUNK_BYTES:
-            let_go(self.arrays)
-        return self.file.write(data)
+            let_go(self._arrays)
+        return self._file.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def _write(path: Path, new: NewFile, features: Features) -> dict[str, Any]:
+    arrays = list(features.arrays.values())
     with atomic_write(path) as file:
         if new.seeks:
-            new.write(file)
+            new.write(_Watched(file, arrays))
             file.flush()
             file.seek(0)
-            sha256, num_bytes = hashlib.file_digest(file, "sha256"), file.seek(0, os.SEEK_END)
+            sha256 = hashlib.file_digest(file, "sha256")  # pyright: ignore[reportArgumentType]
+            num_bytes = file.tell()
         else:
-            hashed = _HashedFile(file, list(features.arrays.values()))
-            new.write(hashed)
-            sha256, num_bytes = hashed.sha256, hashed.num_bytes
+            watched = _Watched(file, arrays, hashlib.sha256())
+            new.write(watched)
+            sha256, num_bytes = watched.sha256, watched.num_bytes
     return new.facts | {"bytes": num_bytes, "sha256": sha256.hexdigest()}
 
 

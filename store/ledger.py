@@ -33,6 +33,9 @@ class Entry:
     warnings: tuple[str, ...] = ()
     rows: int = 0
     seconds: float = 0.0  # time taken
+    crashed: bool = (
+        False  # whoever read it died of it: see `store.history`; written with its size and time, or not at all
+    )
 
 
 class Ledger:
@@ -61,14 +64,21 @@ class Ledger:
         warnings: Sequence[str] = (),
         rows: int = 0,
         seconds: float = 0.0,
+        crashed: bool = False,
     ) -> None:
-        """Takes one item into account. Raises UserError if the file cannot be written."""
+        """Takes one item into account. Raises UserError if the file cannot be written.
+
+        `crashed`: its reader crashed, hung or outgrew its memory. Later runs leave it out until the file is another.
+        """
         if status not in _STATUSES:
             raise ValueError(f"status is one of {_STATUSES}, not {status!r}")
-        entry = Entry(str(item.path), item.name, status, reason, tuple(warnings), rows, round(seconds, 3))
+        entry = Entry(str(item.path), item.name, status, reason, tuple(warnings), rows, round(seconds, 3), crashed)
+        values = asdict(entry)
+        if values.pop("crashed"):
+            values |= {"crashed": True} | _size_and_time(item.path)
         with self._lock:
             self.entries.append(entry)
-            self._append("item", asdict(entry))
+            self._append("item", values)
 
     def finish(self) -> None:
         """Appends the counts. A run without this line was killed."""
@@ -132,6 +142,14 @@ def _with_path(entry: Entry) -> str:
     """Most reasons start with the path already."""
     reason = entry.reason or "; ".join(entry.warnings) or "no reason given"
     return reason if reason.startswith(entry.path) else f"{entry.path}: {reason}"
+
+
+def _size_and_time(path: Path) -> dict[str, Any]:
+    """By which a file is known again; nothing where it is gone."""
+    with suppress(OSError, ValueError):
+        facts = path.stat()
+        return {"size_bytes": facts.st_size, "mtime": facts.st_mtime}
+    return {}
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:

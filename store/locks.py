@@ -114,6 +114,29 @@ class Locks:
         )
 
 
+def holders_and_left(folder: Path) -> tuple[list[str], list[Path]]:
+    """Who works in `folder` now ("host1, process 4711"), and the files of locks that nobody holds."""
+    held, left = [], []
+    for path in sorted((folder / ".locks").glob("*")):
+        with suppress(OSError):  # gone already
+            lock = _locked(path)
+            if lock is None:
+                held.append(path.read_text(errors="replace") or "another process")
+            else:
+                lock.release()
+                left.append(path)
+    return held, left
+
+
+def remove_left(path: Path) -> None:
+    """The file of a lock that nobody holds; the folder, too, once it is empty."""
+    with suppress(OSError):
+        lock = _locked(path)
+        if lock is not None:
+            remove_lock(lock)
+        path.parent.rmdir()
+
+
 def _locked(path: Path) -> FileLock | None:
     """None where it is held. Tries again where the file, or the whole folder, is removed just then by its last user."""
 

@@ -122,7 +122,8 @@ def fit(task: Task, plan: TrainingPlan, device: torch.device) -> int:
 
             # save
             improved, at.best_cost = cost < at.best_cost, min(cost, at.best_cost)
-            run.save(folder, (LAST, BEST) if improved else (LAST,))
+            # Last the one that says that the epoch is over: killed in between, a run does it again, and both are there.
+            run.save(folder, (BEST, LAST) if improved else (LAST,))
     if rank() == 0:
         task.export(run.judged, folder)
     return 0

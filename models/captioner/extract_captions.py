@@ -158,7 +158,9 @@ class ExtractCaptions:
             weights=str(path),
             pieces=Pieces(grid.device),
         )
-        images = Images(output, views, exif_orientation=pictures.exif_orientation, ahead=2 * batch_size)
+        images = Images(
+            output, views, exif_orientation=pictures.exif_orientation, limits=pictures.limits, ahead=2 * batch_size
+        )
         self.streams = {"video": Videos(output, views, frames), "image": images}
         self.shows: list[Show] = []
 

@@ -132,8 +132,8 @@ def test_only_columns_up_to_the_last_end_are_computed(encoder: Encoder, monkeypa
         return compute(x)
 
     monkeypatch.setattr(transformer, "forward", recorded)
-    encoder.texts(["a cat", "two dogs , one frisbee", "", "a cat"], batch_size=2)
-    assert seen == [(2, 4), (2, 7)]  # sorted by length: "" (2 tokens) with "a cat" (4), then "a cat" with the longest
+    encoder.texts(["dog " * 20, "two dogs , one frisbee", "", "a cat"], batch_size=2)
+    assert seen == [(2, 16), (2, 22)]  # sorted by length: 2 and 4 tokens, for which 16 are computed; 7 and 22
 
 
 def test_other_text_towers_get_all_columns() -> None:
@@ -156,3 +156,15 @@ def test_texts_longer_than_the_context_are_cut_only_if_asked(encoder: Encoder) -
     with pytest.raises(RuntimeError, match="102 tokens"):
         encoder.texts([long])
     assert encoder.texts([long], truncate=True).shape == (1, 16)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("number", [1, 3, 8])
+def test_texts_are_the_same_to_the_bit_beside_longer_ones(number: int, precision: str) -> None:
+    encoder = Encoder(tiny_model(), device=CPU, precision=precision)  # pyright: ignore[reportArgumentType]
+    short = tokenize([f"a photo of {k}" for k in range(number)])
+    found = []
+    for words in (1, 12, 13, 14, 15, 20, 33, 74):
+        beside = tokenize(["dog " * words])
+        found.append(encoder.tokens(torch.cat([short, beside]))[:number])
+    assert all(np.array_equal(each, found[0]) for each in found)

@@ -245,3 +245,23 @@ def test_many_small_items_through_deep_read_ahead(tmp_path: Path) -> None:
     handler = Collecting()
     assert run(Counting(ahead=40, batch_size=7), [handler], paths, tmp_path) == 0
     assert handler.got == [f"{k:03}" for k in range(100)]
+
+
+def test_only_what_failed_is_tried_again(videos: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(Counting({"bad": fails(MediaError("bad.mp4: is not a video"))}), [SaveNumpy()], videos, tmp_path)
+    (tmp_path / "new.mp4").write_bytes(b"new")
+    inputs = find_inputs(video_paths=[*videos, str(tmp_path / "new.mp4")])
+    caplog.set_level("INFO")
+    for expected in (["bad"], []):
+        again = Counting()
+        out = tmp_path / "out"
+        assert (
+            extract(inputs=inputs, extractor=again, on_extraction=[SaveNumpy()], output_path=out, retry_failed=True)
+            == 0
+        )
+        assert again.read_items == expected
+        assert f"retry_failed=true: {len(expected)} of 4 inputs are listed as failed" in caplog.text
+        assert "skipped" not in statuses(tmp_path).values()
+    everything = Counting()
+    run(everything, [SaveNumpy()], [*videos, str(tmp_path / "new.mp4")], tmp_path)
+    assert everything.read_items == ["new"]

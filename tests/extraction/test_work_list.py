@@ -9,6 +9,7 @@ import pytest
 
 from extraction import work_list
 from extraction.work_list import WorkList
+from store.history import Crashes, History
 from store.ledger import Ledger
 from utils.types import Item
 
@@ -49,15 +50,23 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work_list, "_POLL_SECONDS", 0.01)
 
 
-def work(store: FakeStore, *, shows: bool = False, patience_seconds: float = 0.2) -> tuple[WorkList, Ledger]:
+def work(
+    store: FakeStore,
+    *,
+    items: list[Item] = ITEMS,
+    shows: bool = False,
+    history: History | None = None,
+    patience_seconds: float = 0.2,
+) -> tuple[WorkList, Ledger]:
     ledger = Ledger(None, settings={})
     todo = WorkList(
-        ITEMS,
+        items,
         folder="clip/m",
         settings={},
         store=store,  # pyright: ignore
         shows=shows,
         ledger=ledger,
+        history=history,
         patience_seconds=patience_seconds,
     )
     return todo, ledger
@@ -141,3 +150,17 @@ def test_claims_are_taken_one_by_one_and_given_back() -> None:
     assert store.held == {"a"}
     todo.release(first)
     assert store.released == ["a"]
+
+
+def test_what_killed_its_reader_is_left_out_and_still_missing(tmp_path: Path) -> None:
+    path = tmp_path / "b.mp4"
+    path.write_bytes(b"video")
+    crashes = Crashes(1, f"{path}: the decoder crashed", 5, path.stat().st_mtime)
+    history, items = History({str(path): crashes}), [ITEMS[0], Item(path, "b"), ITEMS[2]]
+    todo, ledger = work(FakeStore(), items=items, history=history)
+    assert rounds(todo) == [["a", "c"]]
+    assert entries(ledger) == {"b": ("failed", f"{path}: the decoder crashed; not tried again: retry_failed=true does")}
+    assert (ledger.exit_status, todo.num_left_out, ledger.entries[0].crashed) == (1, 1, False)
+    todo, ledger = work(FakeStore({"b"}), items=items, history=history)
+    assert rounds(todo) == [["a", "c"]]
+    assert entries(ledger)["b"][0] == "skipped"

@@ -16,7 +16,7 @@ from pairs.loading import Loading
 from tests.helpers.small_data import RESNET, TEXT, VISION, Dropped, arguments, eight_pairs
 from tests.helpers.training_runs import assert_same, log, state, stop_after, stop_in
 from training import fit
-from training.checkpoint import load
+from training.checkpoint import load, save
 from training.contrastive import task
 from training.contrastive.losses import ClipLoss
 from training.contrastive.train_clip import train
@@ -100,6 +100,23 @@ def test_finished_run_is_left_alone(tmp_path, monkeypatch):
     assert train(**arguments(tmp_path, epochs=1)) == 0
     assert (tmp_path / "last.pt").stat().st_mtime_ns == before
     assert log(tmp_path) == lines
+
+
+def test_killed_between_its_two_checkpoints_a_run_comes_to_both(tmp_path, monkeypatch):
+    saved = []
+
+    def killed_at_the_second(path, content):
+        if saved:
+            raise KeyboardInterrupt
+        saved.append(path)
+        save(path, content)
+
+    monkeypatch.setattr("training.checkpoint.save", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        train(**arguments(tmp_path, epochs=1))
+    monkeypatch.undo()
+    assert train(**arguments(tmp_path, epochs=1)) == 0
+    assert {path.name for path in tmp_path.glob("*.pt")} == {"best.pt", "last.pt", "model.pt"}
 
 
 def test_other_settings_are_refused_in_one_line(tmp_path):
