@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from store.files import storage_error
 from utils.errors import UserError, check_flags
 from utils.types import Item
 
@@ -120,6 +121,8 @@ def _lines(ledger: Path, remembers: Callable[[], bool]) -> Iterator[dict[str, An
                         yield value
     except FileNotFoundError:
         return
+    except (IsADirectoryError, NotADirectoryError) as error:
+        raise storage_error(ledger, error) from error
     except OSError as error:
         raise UserError(
             f"{ledger}: the account of earlier runs cannot be read ({error.strerror}): see to it"
