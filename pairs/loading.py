@@ -32,7 +32,7 @@ class Loading:
         context = None
         if self.workers:  # forked from a server that has imported everything: they start quickly, epoch after epoch
             context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload(["pairs.tar_shards"])
+            context.set_forkserver_preload(["utils.left_to_parent", "pairs.tar_shards"])
         return iter(
             DataLoader(
                 dataset,

@@ -4,7 +4,7 @@ import logging
 import math
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -26,7 +26,7 @@ from training.recording import Recorder
 from training.schedules import Schedule
 from training.task import Task, Values
 from utils.errors import UserError, check_count, check_flags, check_number
-from utils.signals import exit_status, noted
+from utils.signals import Stopped, exit_status, noted
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def fit(task: Task, plan: TrainingPlan, device: torch.device) -> int:
         while at.epoch < -(-total_steps // steps_per_epoch):
             # step
             batches = task.batches(loading, epoch=at.epoch, start=at.batch)
-            for batch in islice(batches, total_steps - at.step):
+            for batch in islice(_while_served(batches, signals), total_steps - at.step):
                 where = f"step {at.step + 1} (batch {at.batch + 1} of epoch {at.epoch + 1})"
                 values = step(task, run.optimizer, batch, compute, plan.accumulation, plan.max_norm, where)
                 rates = learning_rates(run.optimizer)
@@ -106,6 +106,8 @@ def fit(task: Task, plan: TrainingPlan, device: torch.device) -> int:
 
             # eval
             try:
+                if signals and world_size() == 1:  # after the last step, or workers ended before it
+                    raise Stopped(signals[0])
                 with signals.raised() if world_size() == 1 else nullcontext():  # it can take long, and is done again
                     metrics = watch(run, compute, loading)
             except KeyboardInterrupt as stop:
@@ -125,6 +127,15 @@ def fit(task: Task, plan: TrainingPlan, device: torch.device) -> int:
     if rank() == 0:
         task.export(run.judged, folder)
     return 0
+
+
+def _while_served(batches: Iterable[Any], signals: list[int]) -> Iterator[Any]:
+    """A batch system tells all processes to end: workers do at once, which is no error of theirs."""
+    try:
+        yield from batches
+    except RuntimeError:
+        if not signals or world_size() > 1:
+            raise
 
 
 def begin(task: Task, plan: TrainingPlan, compute: Compute, loading: Loading, total_steps: int) -> Run:

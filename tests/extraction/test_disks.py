@@ -215,12 +215,14 @@ def test_inputs_that_vanish_or_are_replaced_on_the_way(images: Path, tmp_path: P
     assert counts(tmp_path / "out") == {"done": 27, "failed": 3}
 
 
-def test_inputs_whose_disk_is_gone(images: Path, tmp_path: Path) -> None:
-    """What is not there is entered without being tried: a moment for 100,000, and the same command does them later."""
-    assert run(images, tmp_path / "out", Pictures(on_item=lambda name: name == "05" and shutil.rmtree(images))) == 1
-    found = counts(tmp_path / "out")
-    assert sum(found.values()) == 30
-    assert found["failed"] >= 15
+def test_inputs_whose_disk_is_gone(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that are not there are entered at once, wherever they are; those that cannot be read stop the run."""
+    monkeypatch.setattr("extraction.work_list._missing", lambda item: "")
+    with pytest.raises(UserError, match=r"10 inputs in a row failed .*no such file.*; 1\d of 30 items are left undone"):
+        run(images, tmp_path / "out", Pictures(on_item=lambda name: name == "05" and shutil.rmtree(images)))
+    assert counts(tmp_path / "out")["failed"] == 10
+    monkeypatch.undo()
+    assert run(images, tmp_path / "out") == 1
     assert half_written(tmp_path / "out") == []
 
 

@@ -1,8 +1,10 @@
 """The trainer: it learns, it stops and goes on as if it had not stopped, it says what went wrong."""
 
 import copy
+import os
 import signal
 from functools import partial
+from itertools import islice
 
 import pytest
 import torch
@@ -61,6 +63,24 @@ def test_one_stopped_while_it_validates_does_that_again(tmp_path, monkeypatch, e
     assert_same(state(tmp_path / "parts"), state(tmp_path / "whole"))
     assert len(log(tmp_path / "parts")) == len(log(tmp_path / "whole"))
     assert not (tmp_path / "parts" / ".running").exists()
+
+
+def test_workers_that_are_told_to_end_as_well_are_no_error(tmp_path, monkeypatch):
+    """A batch system tells all processes."""
+    assert train(**arguments(tmp_path / "whole")) == 0
+    make = task.ContrastiveTask.batches
+
+    def cut(self, loading, *, epoch, start):
+        yield from islice(make(self, loading, epoch=epoch, start=start), 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("DataLoader worker (pid(s) 4711) exited unexpectedly")
+
+    monkeypatch.setattr(task.ContrastiveTask, "batches", cut)
+    assert train(**arguments(tmp_path / "parts")) == 128 + signal.SIGTERM
+    monkeypatch.undo()
+    assert load(tmp_path / "parts/last.pt")["step"] == 1
+    assert train(**arguments(tmp_path / "parts")) == 0
+    assert_same(state(tmp_path / "parts"), state(tmp_path / "whole"))
 
 
 def test_resume_with_a_plateau_schedule(tmp_path, monkeypatch):
