@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,11 +97,14 @@ def plan(
     print("\n".join(_shown(shares, unreadable, forms, str(output_path), needed, free)))
     ok = not unreadable and needed <= free
     if report is not None:
-        kinds = {kind: vars(each) for kind, each in shares.items()}
-        content = {"ok": ok, "kinds": kinds, "needed_bytes": needed, "free_bytes": free}
-        with atomic_write(report) as file:
-            file.write(encode(content, indent=1) + b"\n")
+        _write(Path(report), {"ok": ok, "kinds": shares, "needed_bytes": needed, "free_bytes": free})
     return int(not ok)
+
+
+def _write(report: Path, content: dict[str, Any]) -> None:
+    kinds = {kind: asdict(share) for kind, share in content["kinds"].items()}
+    with atomic_write(report) as file:
+        file.write(encode(content | {"kinds": kinds}, indent=1) + b"\n")
 
 
 def _looks(kind: str, items: Sequence[Item], stream: Stream, store: Store, history: History) -> Iterator[Look]:
