@@ -3,17 +3,25 @@
 import os
 import sys
 
+from utils.signals import exit_status, listen, stoppable
+
+if __name__ == "__main__":  # before the imports that take seconds
+    listen()
+
 # Before PyTorch is loaded: its threads would spin while they wait, and starve the decoder's.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import importlib
 
 import hydra
 from hydra.errors import InstantiationException
 from hydra.utils import call
 from omegaconf import DictConfig
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from utils.command_line import CONFIGS, prepare
-from utils.errors import UserError, user_error_in
+from utils.command_line import CONFIGS
+from utils.errors import UserError, first_line, user_error_in
+from utils.hydra_arguments import for_hydra
 
 STOPPED_BY_SIGNAL = 128  # and more: that of a run which a signal has stopped
 statuses = [0]  # of all runs: with -m there are several
@@ -26,12 +34,19 @@ def main(config: DictConfig) -> None:
 
         make_ready()
     try:
-        status = call(config.job, _convert_="all")
+        importlib.import_module(config.job._target_.rpartition(".")[0])  # takes seconds: see `utils.signals`
+        with stoppable():
+            status = call(config.job, _convert_="all")
     except (UserError, InstantiationException) as error:
         sys.exit(f"error: {user_error_in(error)}")
     except MissingMandatoryValue as error:  # `query: ???` in the job's file
         key = str(error.full_key).rpartition(".")[2]
         sys.exit(f"error: {key}: this job needs it; give {key}=...")
+    except OmegaConfBaseException as error:  # `${...}` that leads nowhere
+        sys.exit(f"error: {first_line(error)}")
+    except KeyboardInterrupt as stop:  # of a job, or a moment of one, that has no account of its own
+        print(f"\nstopped ({stop}): nothing half written is left, the same command does the rest", file=sys.stderr)
+        sys.exit(exit_status(stop))
     if status >= STOPPED_BY_SIGNAL:
         sys.exit(status)
     statuses.append(status)
@@ -39,7 +54,7 @@ def main(config: DictConfig) -> None:
 
 if __name__ == "__main__":
     try:
-        sys.argv[1:] = prepare(sys.argv[1:])
+        sys.argv[1:] = for_hydra(sys.argv[1:])
     except UserError as error:
         sys.exit(f"error: {error}")
     main()

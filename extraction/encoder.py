@@ -1,6 +1,7 @@
 """Pixels and strings -> features: the one place that owns device and precision."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from extraction.memory import Pieces
 from extraction.precision import Precision, resolve
 from extraction.preprocess import normalize
 from extraction.towers import ImageTextModel, ImageTower
@@ -22,8 +24,15 @@ class Encoder:
     def __init__(self, model: ImageTextModel, *, device: torch.device, precision: Precision = "auto") -> None:
         self.device = device
         self.precision = resolve(precision, device)
-        model.to_precision(self.precision, device)
+        try:
+            model.to_precision(self.precision, device)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"device={device}: its memory does not hold the model: end what else runs there, or give another "
+                "device, a lower precision or a smaller model"
+            ) from error
         self.model = model
+        self._pieces, self._text_pieces = Pieces(device), Pieces(device)
 
     def images(self, pixels: UInt8[Tensor, "b 3 n n"]) -> Float[np.ndarray, "b e"]:
         """The global features alone."""
@@ -40,33 +49,27 @@ class Encoder:
         """Preprocessed pixels, 0..255, -> those of "global" (b, e) and "grid" (b, n, c) that are `wanted`, in one pass.
 
         The grid is row-major, averaged over windows of `grid_pool` x `grid_pool` patches; what does not fill a window
-        is left out (7 x 7 pooled by 2 is 3 x 3). A batch that does not fit the device's memory is encoded in halves.
+        is left out (7 x 7 pooled by 2 is 3 x 3). What does not fit the device's memory is encoded in `Pieces`.
         """
         if unknown := [name for name in wanted if name not in FEATURES]:
             check_option("features", unknown[0], FEATURES)
+        if "grid" in wanted:
+            grid_shape(self.model.visual, grid_pool)
         batch = pixels if isinstance(pixels, Tensor) else torch.stack(list(pixels))
+        return self._pieces(partial(self._features, wanted=wanted, grid_pool=grid_pool), batch)
+
+    def _features(self, batch: Tensor, wanted: Sequence[str], grid_pool: int) -> dict[str, np.ndarray]:
         visual = self.model.visual
-        try:
-            images = normalize(batch.to(self.device, non_blocking=True), visual.mean, visual.std)
-            if (
-                "grid" not in wanted
-            ):  # the model's own word: a tower may have no trunk, a model do more (CoCa normalises)
-                found = {"global": self.model.encode_image(images)}
-            else:
-                grid_shape(visual, grid_pool)
-                outputs = visual.trunk(images.to(visual.dtype))
-                pooled = F.avg_pool2d(visual.grid(outputs).float(), grid_pool)
-                found = {"grid": pooled.flatten(2).transpose(1, 2)}
-                if "global" in wanted:
-                    found["global"] = visual.head(outputs)
-            return {name: values.float().cpu().numpy() for name, values in found.items()}
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-        halves = [
-            self.features(half, wanted=wanted, grid_pool=grid_pool) for half in batch.split((len(batch) + 1) // 2)
-        ]
-        return {name: np.concatenate([half[name] for half in halves]) for name in wanted}
+        images = normalize(batch.to(self.device, non_blocking=True), visual.mean, visual.std)
+        if "grid" not in wanted:  # the model's own word: a tower may have no trunk, a model do more (CoCa normalises)
+            found = {"global": self.model.encode_image(images)}
+        else:
+            outputs = visual.trunk(images.to(visual.dtype))
+            pooled = F.avg_pool2d(visual.grid(outputs).float(), grid_pool)
+            found = {"grid": pooled.flatten(2).transpose(1, 2)}
+            if "global" in wanted:
+                found["global"] = visual.head(outputs)
+        return {name: values.float().cpu().numpy() for name, values in found.items()}
 
     def texts(self, texts: list[str], *, batch_size: int = 256, truncate: bool = False) -> Float[np.ndarray, "n e"]:
         tokens = self.model.tokenize(texts, truncate=truncate)
@@ -78,7 +81,11 @@ class Encoder:
     @torch.inference_mode()
     def tokens(self, tokens: Int[Tensor, "b t"]) -> Float[np.ndarray, "b e"]:
         """Token ids as the model's `tokenize` gives them."""
-        return self.model.encode_text(tokens.to(self.device)).float().cpu().numpy()
+
+        def compute(part: Tensor) -> dict[str, np.ndarray]:
+            return {"": self.model.encode_text(part.to(self.device)).float().cpu().numpy()}
+
+        return self._text_pieces(compute, tokens)[""]
 
 
 def grid_shape(visual: ImageTower, grid_pool: int = 1) -> tuple[int, int]:

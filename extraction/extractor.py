@@ -56,7 +56,9 @@ class FeatureExtractor:
         # An image and its captions share their id, so not one folder.
         of_texts = replace(output, folder=f"{self.folder}_texts", predictor=None)
         self.videos = Videos(output, prepare, frames)
-        self.images = Images(output, prepare, exif_orientation=pictures.exif_orientation, ahead=2 * batch_size)
+        self.images = Images(
+            output, prepare, exif_orientation=pictures.exif_orientation, limits=pictures.limits, ahead=2 * batch_size
+        )
         self.texts = Texts(
             of_texts,
             encoder,

@@ -27,18 +27,18 @@ _PR_SET_PDEATHSIG = 1
 _server: "ForkServer | None" = None
 
 
-def fork_server() -> "ForkServer":
-    """This process's server: made by the first call, which should come early."""
+def fork_server(prepare: Callable[[], None]) -> "ForkServer":
+    """This process's server: made by the first call, which should come early. It calls `prepare`, once."""
     global _server
     if _server is None or not _server.alive:
-        _server = ForkServer()
+        _server = ForkServer(prepare)
     return _server
 
 
 class ForkServer:
     """Usable from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, prepare: Callable[[], None]) -> None:
         self._lock = threading.Lock()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._owner = os.getpid()
@@ -47,7 +47,7 @@ class ForkServer:
             self.pid = os.fork()
         if self.pid == 0:
             self._socket.close()
-            _as_child(_serve, theirs)
+            _as_child(_serve, theirs, prepare)
         theirs.close()
 
     @property
@@ -72,8 +72,11 @@ class ForkServer:
         return pickle.loads(answer)
 
 
-def _serve(requests: socket.socket) -> None:
-    gc.freeze()
+def _serve(requests: socket.socket, prepare: Callable[[], None]) -> None:
+    prepare()
+    gc.freeze()  # what is copied is never collected: files and sockets among it are not this process's to close
+    os.closerange(3, requests.fileno())  # or the locks that the parent holds would outlive it
+    os.closerange(requests.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
     while True:
         message, fds, _, _ = socket.recv_fds(requests, _MOST_BYTES, _MOST_FDS)
         if not message:

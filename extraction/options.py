@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from extraction.preprocess import ConvertRGB, Preprocess, PreprocessMode
 from extraction.towers import ImageTower, Resize
+from media.limits import DEFAULT_LIMITS, Limits
 from media.sampling import Sampler, sampler_from
 from utils.errors import UserError, check_count, check_flags, check_number, check_option
 
@@ -22,7 +23,7 @@ class FrameOptions:
 
     `extraction_fps` (ffmpeg's rule) and `extraction_total` (rows a video) exclude each other; without them, every
     frame. With `keep_tmp_files` re-timed videos go through files in `tmp_path`. `on_error=partial` keeps the frames of
-    damaged videos that decode.
+    damaged videos that decode. `limits` is what one file may ask for.
     """
 
     extraction_fps: float | str | None = None
@@ -30,11 +31,16 @@ class FrameOptions:
     keep_tmp_files: bool = False
     tmp_path: str | Path = "./tmp"
     on_error: OnError = "skip"
+    limits: Limits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
         check_option("on_error", self.on_error, get_args(OnError))
         check_flags(keep_tmp_files=self.keep_tmp_files)
         self.sampler()
+        if self.extraction_total is not None and self.extraction_total > self.limits.max_rows:
+            raise UserError(
+                f"extraction_total={self.extraction_total}: more than max_rows={self.limits.max_rows} allows"
+            )
 
     def sampler(self) -> Sampler:
         return sampler_from(self.extraction_fps, self.extraction_total)
@@ -48,6 +54,7 @@ class PictureOptions:
     resize: Resize | None = None
     convert_rgb: ConvertRGB = "after_resize"
     exif_orientation: bool = False
+    limits: Limits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
         check_option("preprocess", self.preprocess, get_args(PreprocessMode))
@@ -100,7 +107,7 @@ class FeatureOptions:
         check_option("grid_dtype", self.grid_dtype, get_args(GridDtype))
         check_option("text_overflow", self.text_overflow, get_args(TextOverflow))
         check_flags(normalize=self.normalize, show_pred=self.show_pred)
-        listed = [self.features] if isinstance(self.features, str) else list(self.features)
+        listed = list(self.features) if isinstance(self.features, list | tuple) else [self.features]
         if not listed:
             raise UserError("features=[]: expected global, grid or both")
         for feature in listed:

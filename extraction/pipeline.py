@@ -17,6 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from extraction.batching import Encoded, Failed, encode_batches
 from extraction.events import ReadEvent, Rows
+from extraction.failures import FailuresInARow
 from extraction.fork_server import AVAILABLE
 from extraction.options import ReaderOptions
 from extraction.readers import read_in_processes
@@ -28,15 +29,15 @@ from store.history import look_back
 from store.items import Store, forms_and_shows
 from store.ledger import Ledger, Status
 from store.locks import PATIENCE_SECONDS
+from store.space import SpaceCheck
 from utils.errors import MediaError, UserError, check_flags
 from utils.progress_bar import progress_bar
+from utils.signals import exit_status
 from utils.types import Features, Item, Show
 
 logger = logging.getLogger(__name__)
 
 THREADS = ReaderOptions(workers=0)
-
-INTERRUPTED = 130  # exit status of a program stopped with Ctrl-C
 
 
 class Stream(Protocol):
@@ -76,13 +77,16 @@ def extract(
     retry_failed: bool = False,
     patience_seconds: float = PATIENCE_SECONDS,
     deterministic: bool = True,
+    stop_after_failures: int = 10,
 ) -> int:
     """Run `extractor` over all inputs, save and show the results; the exit status, 0 only if all of it is there.
 
     Several processes with one `output_path` share the work: see `store.locks`. Items that others hold are waited for,
     as long as one of them comes to an end every `patience_seconds`. With `retry_failed` only what the ledger lists as
     missing is tried, and that includes what killed its reader (twice more: `store.history`). `deterministic`: a row is
-    the same to the bit in whatever company it is computed, as every batch has `batch_size` rows.
+    the same to the bit in whatever company it is computed, as every batch has `batch_size` rows. After
+    `stop_after_failures` items in a row that failed for the same reason, which is not in the files, the run is stopped;
+    0 never stops it. Stopped by a signal (`utils.signals`), it ends with its account, and 128 + the signal's number.
     """
     check_flags(deterministic=deterministic)
     forms, shows = forms_and_shows(on_extraction)
@@ -93,30 +97,42 @@ def extract(
     history = look_back(account, [stream.folder for stream in streams.values()], retry_failed=retry_failed)
     inputs = history.still_missing(inputs) if retry_failed else inputs
     ledger = Ledger(account, settings=listed)
-    store = Store(output_path, forms)
+    store, failures = Store(output_path, forms), FailuresInARow(stop_after_failures)
     logger.info("found %s", ", ".join(f"{len(items)} {kind}s" for kind, items in inputs.items()) or "nothing")
     try:
         with store.session(ledger):
             for kind, items in inputs.items():
                 todo = WorkList(
-                    items,
-                    streams[kind].folder,
-                    settings[kind],
-                    store,
-                    ledger,
+                    *(items, streams[kind].folder, settings[kind], store, ledger),
                     shows=bool(shows),
+                    looks=extractor.on_error != "raise",  # then the first in line counts
                     history=history,
                     patience_seconds=patience_seconds,
                 )
-                run = _Run(extractor, streams[kind], shows, store, ledger, readers, deterministic=deterministic)
+                space = SpaceCheck(
+                    output_path, store, items, streams[kind].folder, settings[kind], rows_known=kind != "video"
+                )
+                checks = failures, space
+                run = _Run(extractor, streams[kind], shows, store, ledger, checks, readers, deterministic=deterministic)
                 run.over(todo, num_items=len(items))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         kept = "what is finished is kept, and long videos up to half a minute ago"
-        print(f"\ninterrupted; {kept}; the same command goes on from there", file=sys.stderr)
-        return INTERRUPTED
+        left = _left_undone(inputs, ledger)
+        print(f"\ninterrupted; {kept}; the same command goes on from there{left}", file=sys.stderr)
+        return exit_status(stop)
+    except UserError as error:
+        error.args = (f"{error}{_left_undone(inputs, ledger)}",)
+        raise
     finally:  # also after an error that ends the run: what was done before it is told
         ledger.report()
     return ledger.exit_status
+
+
+def _left_undone(inputs: Mapping[str, list[Item]], ledger: Ledger) -> str:
+    """For the end of a line, where a run ends early."""
+    total = sum(map(len, inputs.values()))
+    left = total - len(ledger.entries)
+    return f"; {left} of {total} items are left undone" if left > 0 else ""
 
 
 def read_ahead(
@@ -154,11 +170,13 @@ class _Run:
         shows: list[Show],
         store: Store,
         ledger: Ledger,
+        checks: tuple[FailuresInARow, SpaceCheck],
         readers: ReaderOptions,
         *,
         deterministic: bool,
     ) -> None:
         self._extractor, self._stream, self._ledger, self._store = extractor, stream, ledger, store
+        self._failures, self._space = checks
         self._shows, self._readers, self._deterministic = [*extractor.shows, *shows], readers, deterministic
         computing = {"batch_size": extractor.batch_size, "deterministic": deterministic}
         self._parts = store.parts(stream.folder, plain(stream.settings) | computing)
@@ -201,6 +219,8 @@ class _Run:
             warnings, rows = result.end.warnings, result.rows
             self._drop_part(item)
             self._ledger.add(item, status, reason=reason, warnings=warnings, rows=rows, seconds=seconds)
+            self._failures.end()
+            self._space.after(item, rows)
         except Exception as error:  # one file's: `_fail` tells whose mistake it is and whether the run can go on
             self._fail(item, error, seconds, "empty" if empty else "failed")
         finally:
@@ -218,6 +238,7 @@ class _Run:
         if self._extractor.on_error == "raise":
             raise error
         logger.warning("%s: %s", status, reason)
+        self._failures.add(item, reason, error)
 
     def _drop_part(self, item: Item) -> None:
         if self._parts:

@@ -23,21 +23,29 @@ from PIL import Image
 from torch import Tensor
 
 from extraction.towers import Color, ImageTower, Resample, Resize
+from utils.errors import MediaError
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 PreprocessMode = Literal["exact", "fast"]
 ConvertRGB = Literal["after_resize", "before_resize"]
+_MOST_PIXELS = 100_000_000  # of a resized picture
 _PIL_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 def resized_size(width: int, height: int, resolution: int, resize: Resize = "crop") -> tuple[int, int]:
-    """(width, height) with the short side at `resolution`; the long side is truncated, not rounded."""
+    """(width, height) with the short side at `resolution`; the long side is truncated, not rounded.
+
+    MediaError where that would be a hundred megapixels: of 1 x 100,000, five thousand.
+    """
     if resize == "squash":
         return resolution, resolution
-    if width <= height:
-        return resolution, int(resolution * height / width)
-    return int(resolution * width / height), resolution
+    long = int(resolution * max(width, height) / min(width, height))
+    if resolution * long > _MOST_PIXELS:
+        raise MediaError(
+            f"{width} x {height} pixels are too narrow for resize=crop; use resize=squash, or cut a part out"
+        )
+    return (resolution, long) if width <= height else (long, resolution)
 
 
 def crop_offset(size: int, resolution: int) -> int:

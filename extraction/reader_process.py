@@ -14,9 +14,14 @@ from contextlib import closing
 from dataclasses import replace
 from multiprocessing.connection import Connection
 
+import numpy as np
+
+import extraction.rows  # noqa: F401  # so that readers have it loaded
 from extraction.events import Prepared, ReadEvent, Rows
+from extraction.preprocess import Preprocess
 from extraction.ring import Ring
 from extraction.threads import use_one_thread_here
+from media.images import image_suffixes
 from utils import heartbeat
 from utils.types import Item
 
@@ -27,9 +32,15 @@ _COLLECT_AFTER_SECONDS = 0.1
 Job = tuple[int, Item, int]
 
 
+def warm_up() -> None:
+    """What every reader would do at its first item (0.2 s): done once, by the process that they are copies of."""
+    use_one_thread_here()
+    image_suffixes()
+    Preprocess(8, "fast").frame(np.zeros((16, 16, 3), np.uint8))
+
+
 def read_all(rows: Rows, slots: int, connection_fd: int, memory_fd: int) -> None:
     """Until the parent closes its end."""
-    use_one_thread_here()
     port = _Port(Connection(connection_fd), Ring(memory_fd, slots))
     os.close(memory_fd)  # it is mapped
     while True:

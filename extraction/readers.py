@@ -15,10 +15,9 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, Pipe, wait
 from queue import SimpleQueue
 
-import extraction.rows  # noqa: F401  # so that readers have it loaded
 from extraction.events import End, Prepared, ReadEvent, Rows, Start
 from extraction.fork_server import AVAILABLE, fork_server
-from extraction.reader_process import read_all
+from extraction.reader_process import read_all, warm_up
 from extraction.ring import Ring
 from utils.errors import MediaError, UserError
 from utils.types import Item
@@ -31,7 +30,7 @@ _MOST_IN_VAIN = 3  # readers in a row that ended before they read anything
 def make_ready() -> None:
     """To be called early, while this process has no threads and uses no GPU: all readers are copies of it."""
     if AVAILABLE:
-        fork_server()
+        fork_server(warm_up)
 
 
 class ReaderError(MediaError):
@@ -55,6 +54,7 @@ def read_in_processes(
     wanted. Every item ends with `End` or an exception: `ReaderError` where its reader crashed, made no progress for
     `timeout_seconds` or took `memory_gb` more than at its start. Closing this generator ends the processes.
     """
+    make_ready()
     tasks = (_Task(number, item, skip(item)) for number, item in enumerate(items, 1))
     dispatcher = _Dispatcher(tasks, rows, workers, depth, ahead, timeout_seconds, memory_gb * _GB)
     try:
@@ -89,10 +89,11 @@ class _Reader:
 
     @classmethod
     def start(cls, rows: Rows, slots: int) -> "_Reader":
+        server = fork_server(warm_up)
         ours, theirs = Pipe()
         memory = Ring.file(slots)
         try:
-            pid = fork_server().start(read_all, (rows, slots), (theirs.fileno(), memory))
+            pid = server.start(read_all, (rows, slots), (theirs.fileno(), memory))
             return cls(pid, ours, Ring(memory, slots), _private_bytes(pid))
         finally:
             theirs.close()
@@ -178,7 +179,7 @@ class _Dispatcher:
             for reader in self._readers:
                 reader.connection.close()
             for reader in self._readers:
-                fork_server().end(reader.pid, patience_seconds=1.0)
+                fork_server(warm_up).end(reader.pid, patience_seconds=1.0)
 
     def _hand_out(self) -> bool:
         """False when there is nothing left to read, and all of it was taken."""
@@ -248,7 +249,7 @@ class _Dispatcher:
         """What it was at is lost; what waited behind that is read by others. If it was at nothing, one of the items
         before may be to blame, or one of those that wait: each of them is read in a process of its own.
         """
-        status = fork_server().end(reader.pid)
+        status = fork_server(warm_up).end(reader.pid)
         self._readers.remove(reader)
         culprit, tasks = reader.ring.item, list(reader.tasks.values())
         self._num_in_vain = 0 if culprit or reader.ring.beats else self._num_in_vain + 1
@@ -268,7 +269,7 @@ class _Dispatcher:
 
     def _replaced(self, reader: _Reader) -> _Reader:
         reader.connection.close()
-        fork_server().end(reader.pid, patience_seconds=1.0)
+        fork_server(warm_up).end(reader.pid, patience_seconds=1.0)
         self._readers[self._readers.index(reader)] = new = _Reader.start(self._rows, self._depth)
         return new
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from extraction.events import End, Prepared, Start
 from media.images import open_image
+from media.limits import DEFAULT_LIMITS, Limits
 from media.reencode import kept_path, through_file
 from media.sampling import EveryFrame, Sampler
 from media.texts import read_texts
@@ -43,25 +44,26 @@ class VideoRows:
     sampler: Sampler
     on_damage: OnDamage = "raise"
     tmp_folder: Path | None = None  # where re-timed videos are written and read back; None: not at all
+    limits: Limits = DEFAULT_LIMITS
 
     def read(self, item: Item, *, skip: int = 0) -> Iterator[Start | Prepared | End]:
         """Decode and prepare one video, without its first `skip` rows."""
         sampler = self.sampler
-        with VideoReader(item.path, on_damage=self.on_damage) as video:
+        with VideoReader(item.path, on_damage=self.on_damage, limits=self.limits) as video:
             source = item_source(item)  # before reading: a file that changes meanwhile is then done again
-            info, rows = video.info, sampler.rows(video)
+            info, through = video.info, self.tmp_folder if not isinstance(sampler, EveryFrame) else None
+            rows = sampler.rows(video, skip=0 if through else skip)
             if isinstance(sampler, EveryFrame):
                 yield Start(info.num_frames)
             else:
                 yield Start(round(info.duration_seconds * sampler.rate(video)) if info.duration_seconds else None)
-            if self.tmp_folder and not isinstance(sampler, EveryFrame):
-                rows = through_file(rows, kept_path(self.tmp_folder, item.name), rate=sampler.rate(video))
+            if through:
+                kept = through_file(rows, kept_path(through, item.name), rate=sampler.rate(video))
+                rows = islice(kept, skip, None)
             frame, pixels = None, None
-            for number, row in enumerate(rows):
-                if number < skip:
-                    continue
+            for row in rows:
                 if row.frame is not frame or pixels is None:  # re-timing may show a frame in several rows
-                    frame, pixels = row.frame, self.preprocess.frame(row.frame.to_rgb())
+                    frame, pixels = row.frame, _prepared(item, self.preprocess.frame, row.frame.to_rgb())
                 yield Prepared(pixels, row.seconds, float(row.frame.seconds))
             facts = {key: str(value) if isinstance(value, Fraction) else value for key, value in asdict(info).items()}
             yield End(
@@ -73,21 +75,30 @@ class VideoRows:
             )
 
 
+def _prepared(item: Item, prepare: Callable[[Any], Any], picture: Any) -> Any:
+    try:
+        return prepare(picture)
+    except MediaError as error:  # which knows no file
+        raise MediaError(f"{item.path}: {error}") from error
+
+
 @dataclass(frozen=True)
 class ImageRows:
     """Still images give one row, animated ones a row for every frame, with their times."""
 
     preprocess: Preparation
     exif_orientation: bool = False
+    limits: Limits = DEFAULT_LIMITS
 
     def read(self, item: Item, *, skip: int = 0) -> Iterator[Start | Prepared | End]:
         """Decode and prepare one image, without its first `skip` rows."""
-        with open_image(item.path, exif_orientation=self.exif_orientation) as image:
+        with open_image(item.path, exif_orientation=self.exif_orientation, limits=self.limits) as image:
             source = item_source(item)
             yield Start(1)
             for number, frame in enumerate(image):
                 if number >= skip:
-                    yield Prepared(self.preprocess.image(frame.picture), frame.seconds, frame.seconds)
+                    pixels = _prepared(item, self.preprocess.image, frame.picture)
+                    yield Prepared(pixels, frame.seconds, frame.seconds)
             yield End(facts={"image": image.facts}, source=source, warnings=tuple(image.warnings))
 
 

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,10 +16,13 @@ from extraction.options import FeatureOptions, FrameOptions
 from extraction.rows import ImageRows, Preparation, TextRows, VideoRows
 from extraction.towers import LoadedModel
 from extraction.zero_shot import TextPredictor
+from media.limits import DEFAULT_LIMITS, Limits
 from media.sampling import EveryFrame
 from utils.types import Features
 
 NO_DAMAGE = "none"
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
+_UNSCALED = "unscaled"  # global features as predictions want them, where they are saved otherwise
 
 
 class Output(Protocol):
@@ -49,22 +51,30 @@ class ModelFeatures:
     settings: Mapping[str, Any]
     predictor: TextPredictor | None = None
 
-    @property
-    def encode(self) -> Encode:
+    def encode(self, contents: Sequence[Tensor]) -> dict[str, np.ndarray]:
         """Prepared pictures -> "global" and "grid", as far as they are wanted."""
-        return partial(self.encoder.features, wanted=self.options.wanted, grid_pool=self.options.grid_pool)
+        options = self.options
+        return self.as_saved(self.encoder.features(contents, wanted=options.wanted, grid_pool=options.grid_pool))
+
+    def as_saved(self, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Grids as `grid_dtype`, global features of length 1 if asked for: batch by batch, as videos may be long."""
+        if "grid" in found:
+            found["grid"] = found["grid"].astype(self.options.grid_dtype, copy=False)
+        if self.options.normalize and "global" in found:
+            if self.predictor:
+                found[_UNSCALED] = found["global"]
+            found["global"] = found["global"] / np.linalg.norm(found["global"], axis=1, keepdims=True)
+        return found
 
     def finish(self, encoded: Encoded, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Features:
-        """With `arrays` behind the features: float32, grids as `grid_dtype`, global ones of length 1 if asked for."""
-        whole, dtypes, found = self.model.feature_type, {"grid": self.options.grid_dtype}, {}
-        for name, values in encoded.features.items():
-            found[whole if name == "global" else name] = values.astype(dtypes.get(name, "float32"), copy=False)
+        """With `arrays` behind the features."""
+        names = {"global": self.model.feature_type}
+        found = {names.get(name, name): values for name, values in encoded.features.items()}
+        unscaled = found.pop(_UNSCALED, found.get(self.model.feature_type))
         predictions = []
-        if self.predictor:
-            best = self.predictor.predict(found[whole])
+        if self.predictor and unscaled is not None:
+            best = self.predictor.predict(unscaled)
             predictions = [{"timestamp_ms": at * 1000} | row for at, row in zip(encoded.seconds, best, strict=True)]
-        if self.options.normalize and whole in found:
-            found[whole] = found[whole] / np.linalg.norm(found[whole], axis=1, keepdims=True)
         provenance = {
             **encoded.end.facts,
             "rows": encoded.rows,
@@ -80,17 +90,18 @@ class Videos:
     """Frames at the sampler's times."""
 
     unit = "frames"
-    readers = 2  # each decoder has threads of its own
+    readers = max(2, min(8, _CORES // 2))  # each decoder has threads of its own
     in_processes = True
-    ahead = 4
+    ahead = 2
 
     def __init__(self, output: Output, preprocess: Preparation, frames: FrameOptions) -> None:
-        sampler = frames.sampler()
+        self._sampler = sampler = frames.sampler()
         self.rows = VideoRows(
             preprocess,
             sampler,
             on_damage="keep" if frames.on_error == "partial" else "raise",
             tmp_folder=Path(frames.tmp_path) / output.folder if frames.keep_tmp_files else None,
+            limits=frames.limits,
         )
         self._output = output
         self.folder, self.encode = output.folder, output.encode
@@ -104,7 +115,7 @@ class Videos:
             "fps": np.array(encoded.end.fps, dtype=np.float64),
             "timestamps_ms": np.array(encoded.seconds, dtype=np.float64) * 1000,
         }
-        if not isinstance(self.rows.sampler, EveryFrame):
+        if not isinstance(self._sampler, EveryFrame):
             arrays["source_timestamps_ms"] = np.array(encoded.source_seconds, dtype=np.float64) * 1000
         damage = "kept what decodes" if encoded.end.damage else NO_DAMAGE
         return self._output.finish(encoded, arrays, self.settings | {"damage": damage})
@@ -114,13 +125,19 @@ class Images:
     """Still images give one row, animated ones a row for every frame, with their times."""
 
     unit = "images"
-    readers = max(2, min(16, os.cpu_count() or 2))
+    readers = max(2, min(16, _CORES))
     in_processes = True
 
     def __init__(
-        self, output: Output, preprocess: Preparation, *, exif_orientation: bool = False, ahead: int = 64
+        self,
+        output: Output,
+        preprocess: Preparation,
+        *,
+        exif_orientation: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
+        ahead: int = 64,
     ) -> None:
-        self.rows = ImageRows(preprocess, exif_orientation)
+        self.rows = ImageRows(preprocess, exif_orientation, limits)
         self._output = output
         self.ahead, self.folder, self.encode = ahead, output.folder, output.encode
         self.settings = {**output.settings, **preprocess.settings(), "exif_orientation": exif_orientation}
@@ -137,14 +154,14 @@ class Texts:
     readers = 1  # the tokenizer is Python: more threads would not make it faster
     in_processes = False
 
-    def __init__(self, output: Output, encoder: Encoder, *, truncate: bool = False, ahead: int = 64) -> None:
+    def __init__(self, output: ModelFeatures, encoder: Encoder, *, truncate: bool = False, ahead: int = 64) -> None:
         self.rows = TextRows(encoder.model.tokenize, truncate)
         self._output, self._encoder = output, encoder
         self.ahead, self.folder = ahead, output.folder
         self.settings = {**output.settings, "text_overflow": "truncate" if truncate else "error"}
 
     def encode(self, contents: Sequence[Tensor]) -> dict[str, np.ndarray]:
-        return {"global": self._encoder.tokens(torch.stack(list(contents)))}
+        return self._output.as_saved({"global": self._encoder.tokens(torch.stack(list(contents)))})
 
     def finish(self, encoded: Encoded) -> Features:
         return self._output.finish(encoded, {}, self.settings)

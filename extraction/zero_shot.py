@@ -14,6 +14,7 @@ from utils.types import Features
 
 KINETICS_PROMPT = "a photo of {}"  # no article, no full stop: as in video_features
 HEADER = "  Logits | Prob. | Label "
+_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -54,17 +55,20 @@ class TextPredictor:
 
     def predict(self, features: Float[np.ndarray, "t e"], top: int = 5) -> list[dict[str, Any]]:
         """The best `top` texts of every row: `{"labels": [...], "logits": [...], "probabilities": [...]}`."""
-        logits = self.logits(features)
-        probabilities = self.probabilities(logits)
-        best = np.argsort(-logits, axis=1, kind="stable")[:, :top]
-        return [
-            {
-                "labels": [self.texts[i] for i in columns],
-                "logits": logits[row, columns].tolist(),
-                "probabilities": probabilities[row, columns].tolist(),
-            }
-            for row, columns in enumerate(best)
-        ]
+        found = []
+        for start in range(0, len(features), _ROWS):  # the tables of a long video would be larger than its features
+            logits = self.logits(features[start : start + _ROWS])
+            probabilities = self.probabilities(logits)
+            best = np.argsort(-logits, axis=1, kind="stable")[:, :top]
+            found += [
+                {
+                    "labels": [self.texts[i] for i in columns],
+                    "logits": logits[row, columns].tolist(),
+                    "probabilities": probabilities[row, columns].tolist(),
+                }
+                for row, columns in enumerate(best)
+            ]
+        return found
 
 
 def table(prediction: dict[str, Any]) -> str:

@@ -4,13 +4,15 @@ An image's id is COCO's number or the csv's column `id`, else the stem of its fi
 """
 
 import csv
+import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from utils.errors import UserError
+from media.text_files import read_text
+from utils.errors import UserError, first_line
 
 CSV_COLUMNS = ("image", "caption", "id")
 
@@ -23,6 +25,8 @@ class Caption:
     def __post_init__(self) -> None:
         if not isinstance(self.raw, str):
             raise TypeError(f"expected a caption, found {self.raw!r}")
+        if not all(isinstance(token, str) for token in self.tokens):
+            raise TypeError(f"expected words, found {self.tokens!r}")
 
 
 @dataclass(frozen=True)
@@ -54,9 +58,11 @@ def read_karpathy(path: str | Path, *, key: str) -> list[CaptionedFile]:
     `tokens` may be absent.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{key}={path}: expected Karpathy's json with a list `images` ({error!r})") from error
+        content = json.loads(read_text(path))
+    except OSError as error:
+        raise UserError(f"{key}={path}: cannot be read ({error.strerror}); expected Karpathy's json") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{key}={path}: expected Karpathy's json with a list `images` ({first_line(error)})") from error
     return karpathy_entries(content, f"{key}={path}")
 
 
@@ -77,6 +83,8 @@ def _karpathy_entry(entry: Any, index: int, where: str) -> CaptionedFile:
         raise UserError(f"{where}: an image lacks {', '.join(sorted(missing))}: {str(entry)[:100]}")
     name, folder = entry["filename"], entry.get("filepath")
     try:
+        if not isinstance(entry["split"], str):
+            raise TypeError(f"expected a split, found {entry['split']!r}")
         captions = tuple(Caption(each["raw"], tuple(each.get("tokens", ()))) for each in entry["sentences"])
         return CaptionedFile(
             files=_candidates(f"{folder}/{name}" if folder else name),
@@ -85,8 +93,8 @@ def _karpathy_entry(entry: Any, index: int, where: str) -> CaptionedFile:
             captions=captions,
             split=entry["split"],
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{where}: image {name} is not as in Karpathy's json ({error!r})") from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(f"{where}: image {str(name)[:100]} is not as in Karpathy's json ({error!r})") from error
 
 
 def read_captions_csv(path: str | Path, *, key: str, need_numbers: bool = False) -> list[CaptionedFile]:
@@ -117,12 +125,13 @@ def read_captions_csv(path: str | Path, *, key: str, need_numbers: bool = False)
 def _csv_rows(path: Path, key: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
     expected = f"expected a csv file with {','.join(CSV_COLUMNS)}"
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            missing = sorted(set(columns) - set(reader.fieldnames or ()))
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{key}={path}: {expected} ({error!r})") from error
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
+        missing = sorted(set(columns) - set(reader.fieldnames or ()))
+        rows = list(reader)
+    except OSError as error:
+        raise UserError(f"{key}={path}: {expected}; it cannot be read ({error.strerror})") from error
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{key}={path}: {expected} ({first_line(error)})") from error
     if missing:
         raise UserError(f"{key}={path}: {expected} in its header line; missing: {', '.join(missing)}")
     return rows

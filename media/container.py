@@ -25,7 +25,7 @@ from utils.types import Frame
 
 RESTART_SECONDS = Fraction(1, 10)  # going back by more means that the stamps start anew (ffmpeg's own threshold)
 MICROSECOND = Fraction(1, 1_000_000)
-_MILLISECOND = Fraction(1, 1000)
+_ANIMATIONS = ("gif", "apng", "webp")
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 
 
@@ -38,7 +38,9 @@ def open_stream(path: Path, limits: Limits = DEFAULT_LIMITS) -> tuple[InputConta
         if streams and streams[0].codec_context is not None:
             codec = streams[0].codec_context
             limits.check_frame(path, codec.width, codec.height)
-            codec.options = {"max_pixels": str(limits.frame_pixels)}  # should they grow on the way
+            if container.format.name in _ANIMATIONS:
+                limits.check_animation(path, codec.width, codec.height, streams[0].frames)
+            codec.options = {"max_pixels": str(limits.padded_pixels)}  # should they grow on the way
             return container, streams[0]
         if streams:
             raise MediaError(f"{path}: the codec of its video stream is unknown to this FFmpeg")
@@ -53,7 +55,7 @@ def open_stream(path: Path, limits: Limits = DEFAULT_LIMITS) -> tuple[InputConta
 def _open(path: Path, limits: Limits) -> InputContainer:
     """By its descriptor alone: FFmpeg can then open nothing else, whatever a playlist or a reference in it names."""
     file = open_regular(path, "a video file")
-    options = {"fd": str(file), "protocol_whitelist": "fd", "max_pixels": str(limits.frame_pixels)}
+    options = {"fd": str(file), "protocol_whitelist": "fd", "max_pixels": str(limits.padded_pixels)}
     try:
         return av.open("fd:", options=options, metadata_errors="replace")
     except (FFmpegError, OSError, ValueError) as error:
@@ -154,9 +156,8 @@ def _own_seconds(container: InputContainer, stream: VideoStream, duration_second
         return stream.frames * stream.time_base
     if not stream.duration or not _declares(container):
         return duration_seconds if _duration_tag(stream) else None
-    of_file = (container.duration or 0) * MICROSECOND
-    of_longest = abs(stream.duration * stream.time_base - of_file) < _MILLISECOND  # ASF says that of each
-    return None if of_longest and len(container.streams) > 1 and name != _MP4 else duration_seconds
+    of_longest = len(container.streams) > 1 and name != _MP4  # ASF, for one, says of each how long all are
+    return None if of_longest else duration_seconds
 
 
 def _file_end_seconds(container: InputContainer) -> Fraction | None:

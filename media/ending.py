@@ -8,6 +8,7 @@ Sources: ISO/IEC 14496-12, 4.2 (boxes); RFC 9559 (Matroska); Microsoft's RIFF an
 (Ogg); PNG, 5.3; ISO/IEC 13818-1 (packets of 188 bytes); the SWF and FLV file formats, version 10.
 """
 
+import io
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ State = Literal["whole", "torn", "cut", "unknown"]
 _SLACK_SECONDS = Fraction(1, 5)
 _DOUBTFUL_SECONDS = 1  # by which a header may be wrong about a file that has no definite end
 _TAIL_BYTES = 1 << 22
+_FAR = 1 / 8  # of a file, that no index and no padding takes up
 _MATROSKA_SEGMENT, _MATROSKA_CLUSTER = 0x18538067, 0x1F43B675
 _MATROSKA_PARTS = {  # of a segment, then of a cluster
     *(0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367),
@@ -105,6 +107,11 @@ def verdict(path: Path, container: str, promise: Promise, last: av.Packet | None
     return False, "the last bytes of the file are missing, but no video" if state == "cut" else ""
 
 
+def gif_ends_early(data: bytes) -> bool:
+    """Whether a GIF lacks the mark at its end."""
+    return _gif(_File(io.BytesIO(data), len(data)), closely=True) == "torn"
+
+
 def state_of(path: Path, container: str, last: av.Packet | None, *, closely: bool) -> State:
     """`closely` also goes from part to part of Matroska, AVI and FLV (a millionth of a second for each packet).
 
@@ -114,8 +121,12 @@ def state_of(path: Path, container: str, last: av.Packet | None, *, closely: boo
     try:
         with path.open("rb") as file:
             state = look(_File(file, os.fstat(file.fileno()).st_size), closely) if look else "unknown"
-            if container == "yuv4mpegpipe" and last is not None and last.pos is not None:  # nothing behind the frames
-                state = "unknown" if last.pos + last.size >= os.fstat(file.fileno()).st_size else "torn"
+            if container == "yuv4mpegpipe" and last is not None and last.pos is not None:
+                file.seek(last.pos + last.size)
+                state = "torn" if file.read(5) == b"FRAME" else "unknown"  # one more begins
+            if state == "whole" and last is not None and last.pos is not None:
+                rest = os.fstat(file.fileno()).st_size - last.pos - last.size
+                state = "unknown" if rest > _FAR * os.fstat(file.fileno()).st_size else state  # not all was found
     except (OSError, zlib.error):
         return "unknown"
     if state == "unknown" and last is not None and last.is_corrupt and container not in ("mpegts", "mpeg"):
@@ -142,12 +153,11 @@ def _boxes(file: _File, closely: bool) -> State:
     at, fragments = 0, False
     while at + 8 <= file.size:
         length, kind = file.number(at, 4, "big"), file.read(at + 4, 4)
-        if not kind.strip(b"\xa9").isalnum() and kind != b"\0\0\0\0":
-            return "unknown"  # something else behind the last box
         if length == 1:
             length = file.number(at + 8, 8, "big")
-        if length < 8:  # to the end of the file, or nothing that could be followed
-            return "unknown"
+        if length < 8 or not kind.strip(b"\xa9 ").isalnum():  # to the end of the file, or no box
+            lost = fragments and (kind == b"\0\0\0\0" or file.size - at > file.size * _FAR)
+            return "torn" if lost else "unknown"
         fragments |= kind == b"moof"
         at += length
     if at > file.size:
@@ -172,7 +182,7 @@ def _matroska(file: _File, closely: bool) -> State:
     while at < end:
         part = _element(file, at)
         if part is None or part[0] not in (*_MATROSKA_PARTS, _MATROSKA_CLUSTER):
-            return "unknown" if part or end - at > 12 else "torn"
+            return "torn" if length is None else "unknown"
         if part[0] == _MATROSKA_CLUSTER:  # whose parts follow
             at = part[1]
         elif part[2] is None:
@@ -240,7 +250,7 @@ def _gif(file: _File, closely: bool) -> State:
         elif kind == b"!":
             at += 2
         else:
-            return "unknown"
+            break
         while length := file.number(at, 1, "little"):
             at += 1 + length
         at += 1
@@ -302,13 +312,28 @@ def _transport(file: _File, closely: bool) -> State:
     head = file.read(0, 1024)
     for first, length in ((0, 188), (4, 192), (0, 204)):
         if head[first::length][:5] == b"G" * 5:
-            return "torn" if file.size % length else "unknown"
+            rest = file.size % length
+            return "torn" if rest > first and file.read(file.size - rest + first, 1) == b"G" else "unknown"
     return "unknown"
+
+
+def _program(file: _File, closely: bool) -> State:
+    """MPEG-PS: from a pack near the end, packet upon packet. Only what is cut within one of them tells."""
+    start = max(0, file.size - (1 << 18))
+    at = start + file.read(start, 1 << 17).find(b"\0\0\1\xba")
+    while at >= start and file.read(at, 3) == b"\0\0\1":
+        head = file.read(at, 14)
+        if head[3:4] == b"\xba":
+            at += 14 + (head[-1] & 7) if head[4:5] > b"\x3f" else 12  # MPEG-2 or MPEG-1
+        else:
+            at += 4 if head[3:4] == b"\xb9" else 6 + int.from_bytes(head[4:6], "big")
+    return "torn" if at > file.size else "unknown"
 
 
 def _dv(file: _File, closely: bool) -> State:
     frame_bytes = 144_000 if file.number(3, 1, "big") & 0x80 else 120_000  # at 25 or 30 a second
-    return "torn" if file.size % frame_bytes else "unknown"
+    rest = file.size % frame_bytes
+    return "torn" if rest and file.read(file.size - rest, 3) == file.read(0, 3) else "unknown"
 
 
 def _pictures(file: _File, closely: bool) -> State:
@@ -328,6 +353,7 @@ _LOOKS: dict[str, Callable[[_File, bool], State]] = {  # by FFmpeg's name of the
     "flv": _flv,
     "ogg": _ogg,
     "mpegts": _transport,
+    "mpeg": _program,
     "dv": _dv,
     "mjpeg": _pictures,
     "jpeg_pipe": _pictures,

@@ -17,6 +17,7 @@ from typing import Any
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from media.ending import gif_ends_early
 from media.limits import DEFAULT_LIMITS, Limits, open_regular
 from utils.errors import MediaError
 
@@ -25,6 +26,7 @@ _NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 _ANIMATED = frozenset({"AVIF", "FLI", "GIF", "PNG", "WEBP"})  # the frames of other formats are pages, layers or sizes
 _NO_WARNINGS = frozenset({"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "WEBP"})  # while decoding
 _SHORTEST_MS, _USUAL_MS = 10, 100
+_MOST_BYTES = 4 << 30  # that are read into memory; no picture that Pillow decodes is larger
 _DAMAGE = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, AssertionError),
     *(AttributeError, NotImplementedError, struct.error, zlib.error),
@@ -146,6 +148,8 @@ class ImageReader:
             count = getattr(self._image, "n_frames", 1)
         if count == 1:
             return range(1)
+        if self._image.format == "GIF" and gif_ends_early(data):  # between two frames, where Pillow sees nothing
+            raise MediaError(f"{self._name}: ends early: the last bytes of the file are missing")
         if self._image.format not in _ANIMATED:
             if self._image.format != "MPO":  # phones: the second is a copy for other screens, or a depth map
                 self.warnings.append(f"{count} pages in this {self._image.format}: only the first is used")
@@ -187,6 +191,9 @@ def _read(path: Path) -> bytes:
     """At once: a file that is replaced meanwhile is then either the old or the new one."""
     try:
         with os.fdopen(open_regular(path, "an image file"), "rb") as file:
+            if (size := os.fstat(file.fileno()).st_size) > _MOST_BYTES:
+                most = f"the limit is {_MOST_BYTES / 2**30:g} GB"
+                raise MediaError(f"{path}: {size / 2**30:.1f} GB are too many for an image file, {most}")
             return file.read()
     except OSError as error:
         raise MediaError(f"{path}: cannot be read ({_reason(error)})") from error

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TypeVar, get_args
 
 from media.images import image_suffixes
-from media.naming import Found, IdMode, coco_id, id_and_path, kept_apart, stem_names, with_ids
+from media.naming import Found, IdMode, coco_id, id_and_path, kept_apart, real_paths, stem_names, with_ids
+from media.text_files import read_lines
 from media.texts import find_texts
-from utils.errors import UserError, check_option
+from utils.errors import UserError, check_option, check_path
 from utils.types import Item
 
 T = TypeVar("T")
@@ -22,6 +23,8 @@ VIDEO_SUFFIXES = frozenset(
     | {".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".rm", ".rmvb", ".swf", ".ts", ".vob"}
     | {".webm", ".wmv", ".y4m"}
 )
+_LONGEST_NAME = 8192  # characters of a line; systems take 4096 bytes at most
+_DEEPEST_PATTERN = 200  # Python's glob goes one call deeper with every folder
 
 
 def find_inputs(
@@ -46,9 +49,15 @@ def find_inputs(
 
     UserError where there is nothing to work on, also for a folder, glob or list without files of its kind.
     """
-    image_list, image_dir = _at_home(file_with_image_paths), _at_home(image_dir)
+    video_list, image_list, image_dir, text_file, captions = _at_home(
+        file_with_video_paths=file_with_video_paths,
+        file_with_image_paths=file_with_image_paths,
+        image_dir=image_dir,
+        file_with_texts=file_with_texts,
+        annotations=annotations,
+    )
     _check_image_options(image_paths, image_list, image_dir, id_mode)
-    videos = _each_once(_found("video", video_paths, _at_home(file_with_video_paths), VIDEO_SUFFIXES))
+    videos = _each_once(_found("video", video_paths, video_list, VIDEO_SUFFIXES))
     if id_mode == "column":
         assert image_list is not None
         images, ids = _found_with_ids(Path(image_list), image_dir or "")
@@ -62,7 +71,7 @@ def find_inputs(
     else:
         named = with_ids(images, ids)
         found = {"video": kept_apart(videos, stem_names(videos), taken=[item.name for item in named]), "image": named}
-    found["text"] = find_texts(texts, _at_home(file_with_texts), _at_home(annotations))
+    found["text"] = find_texts(texts, text_file, captions)
     if not any(found.values()):
         raise UserError(
             "nothing to work on: expected at least one of video_paths, file_with_video_paths, image_paths, "
@@ -99,9 +108,11 @@ def select(items: Sequence[T], shard: str | None) -> Sequence[T]:
     return items[number - 1 :: count]
 
 
-def _at_home(path: OnePath | None) -> str | None:
+def _at_home(**paths: OnePath | None) -> list[str | None]:
     """With `~` as the home folder: the shell does not expand it in `KEY=~/x` or inside quotes."""
-    return None if path is None else os.path.expanduser(path)
+    for key, path in paths.items():
+        check_path(key, path)
+    return [None if path is None else os.path.expanduser(os.fspath(path)) for path in paths.values()]
 
 
 def _check_image_options(image_paths: Paths | None, image_list: str | None, folder: str | None, id_mode: str) -> None:
@@ -127,7 +138,10 @@ def _found(
         return _listed(Path(list_file), suffixes, keys[1], kind, folder)
     if paths is None:
         return []
-    given = [paths] if isinstance(paths, str | os.PathLike) else paths
+    given = paths if isinstance(paths, list | tuple) else [paths]
+    for one in given:
+        if not isinstance(one, str | os.PathLike):
+            raise UserError(f"{keys[0]}={one}: expected a path, or a list of paths")
     found = [each for one in given for each in _expand(os.fspath(one), suffixes, keys[0], kind)]
     if not found:
         raise UserError(f"{keys[0]} is empty: expected at least one {kind}")
@@ -158,16 +172,13 @@ def _found_with_ids(list_file: Path, folder: str) -> tuple[list[Found], list[str
 def _lines(list_file: Path, key: str) -> Iterator[tuple[str, str]]:
     """The lines of a text file that are not blank, and where each stands."""
     try:
-        data = list_file.read_bytes()
+        for number, line in enumerate(read_lines(list_file, longest=_LONGEST_NAME), start=1):
+            if line.strip():
+                yield line, f"{list_file}, line {number}: "
     except OSError as error:
         raise UserError(f"{key}={list_file}: cannot be read ({error.strerror}); expected a text file") from error
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):  # what PowerShell's ">" writes
-        text = data.decode("utf-16", errors="replace")
-    else:
-        text = data.decode("utf-8-sig", errors="surrogateescape")  # any bytes are a valid file name on Linux
-    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would also cut at \x0b, \x85 ...
-        if line.strip():
-            yield line.removesuffix("\r"), f"{list_file}, line {number}: "
+    except ValueError as error:
+        raise UserError(f"{key}={list_file}: {error}") from error
 
 
 def _expand(given: str, suffixes: frozenset[str], key: str, kind: str, folder: str = "") -> Iterator[Found]:
@@ -179,7 +190,7 @@ def _expand(given: str, suffixes: frozenset[str], key: str, kind: str, folder: s
         given = path = os.path.expanduser(given)
     if os.path.isdir(path):
         inside = list(_walk(path, suffixes))
-    elif os.path.lexists(path) or not glob.has_magic(given):
+    elif os.path.lexists(path) or not glob.has_magic(given) or given.count("/") > _DEEPEST_PATTERN:
         yield Found(Path(path), os.path.dirname(os.path.abspath(path)))
         return
     else:
@@ -227,7 +238,7 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def _each_once(found: Iterable[Found]) -> list[Found]:
-    first = {}
-    for each in found:
-        first.setdefault(os.path.realpath(each.path), each)
+    found, first = list(found), {}
+    for each, real in zip(found, real_paths(found), strict=True):
+        first.setdefault(real, each)
     return list(first.values())

@@ -25,10 +25,10 @@ class Limits:
     Pillow has a limit of its own, 179 megapixels.
     """
 
-    max_frame_megapixels: float = 100  # of a frame of a video, and of any picture once it is resized
+    max_frame_megapixels: float = 100  # of a frame of a video
     max_animation_megapixels: float = 10_000  # of an animated image, all frames together
     max_video_hours: float = 48
-    max_rows: int = 10_000_000  # of one video
+    max_rows: int = 10_000_000  # of one video, or frames of it that are looked at
 
     def __post_init__(self) -> None:
         check_count("max_rows", self.max_rows)
@@ -38,12 +38,13 @@ class Limits:
                 raise UserError(f"{name}=0: expected a number above 0")
 
     @property
-    def frame_pixels(self) -> int:
-        return round(self.max_frame_megapixels * 1e6)
+    def padded_pixels(self) -> int:
+        """Of a frame as decoders keep it, with sides that are multiples of 64 or so."""
+        return round(self.max_frame_megapixels * 1.05e6) + 1_000_000
 
     def check_frame(self, name: object, width_px: int, height_px: int) -> None:
         """MediaError for a frame of too many pixels, of the file `name`."""
-        if width_px * height_px > self.frame_pixels:
+        if width_px * height_px > self.max_frame_megapixels * 1e6:
             raise MediaError(
                 f"{name}: its frames have {width_px} x {height_px} pixels, more than "
                 f"max_frame_megapixels={self.max_frame_megapixels:g} allows"
@@ -57,9 +58,9 @@ class Limits:
                 f"max_animation_megapixels={self.max_animation_megapixels:g} allows"
             )
 
-    def are_passed_by(self, seconds: Fraction, rows: Fraction) -> bool:
+    def are_passed_by(self, seconds: Fraction, num_rows: Fraction | int) -> bool:
         """Whether a video so long, with so many rows, would be refused."""
-        return seconds > self._most_seconds or rows > self.max_rows
+        return seconds > self._most_seconds or num_rows > self.max_rows
 
     def check_hours(self, name: object, seconds: Fraction) -> None:
         """MediaError for a video that is too long."""

@@ -32,7 +32,14 @@ def stem_names(found: Sequence[Found]) -> list[str]:
         root = os.path.commonpath([each.root for each in found])
     except ValueError:  # nothing at all, or inputs on two Windows drives
         root = ""
-    return [_relative(each.path, root) for each in found]
+    below: dict[str, str] = {}  # of a folder as it is given: there are far fewer of them than of files
+    return [_relative(each.path, root, below) for each in found]
+
+
+def real_paths(found: Sequence[Found]) -> list[str]:
+    """By what a file is recognised again, whatever links lead to it; a name no file can have stays as it is."""
+    folders: dict[str, str] = {}
+    return [_real_path(os.fspath(each.path), folders) for each in found]
 
 
 def kept_apart(found: Sequence[Found], names: Sequence[str], taken: Sequence[str] = ()) -> list[Item]:
@@ -58,10 +65,26 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _relative(path: Path, root: str) -> str:
-    folder = os.path.dirname(os.path.abspath(path))
-    below = os.path.relpath(folder, root) if root else os.curdir
-    return path.stem if below == os.curdir else f"{Path(below).as_posix()}/{path.stem}"
+def _relative(path: Path, root: str, below: dict[str, str]) -> str:
+    if path.name == os.pardir:  # goes up, and has no stem
+        path = Path(os.path.abspath(path))
+    folder = os.path.dirname(path)
+    if folder not in below:
+        name = os.path.relpath(os.path.abspath(folder), root) if root else os.curdir
+        below[folder] = "" if name == os.curdir else f"{Path(name).as_posix()}/"
+    return below[folder] + path.stem
+
+
+def _real_path(path: str, folders: dict[str, str]) -> str:
+    folder, name = os.path.split(path)
+    try:
+        if os.path.islink(path) or name in ("", os.curdir, os.pardir):
+            return os.path.realpath(path)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        return os.path.join(folders[folder], name)
+    except (OSError, ValueError):  # too long, say, or with a NUL in it: whoever opens it says so
+        return path
 
 
 def coco_id(found: Found) -> str:
@@ -88,8 +111,7 @@ def id_and_path(line: str, where: str) -> tuple[str, str]:
 def with_ids(found: Sequence[Found], ids: Sequence[str]) -> list[Item]:
     """A file once under each of its ids. UserError where two files have the same."""
     first: dict[str, tuple[str, Item]] = {}
-    for each, name in zip(found, ids, strict=True):
-        real = os.path.realpath(each.path)
+    for each, name, real in zip(found, ids, real_paths(found), strict=True):
         other_real, other = first.setdefault(folded(name), (real, Item(each.path, name)))
         if other_real != real:
             raise UserError(

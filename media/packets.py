@@ -21,6 +21,7 @@ from media.container import Clock, open_stream, read_header
 from media.ending import Reach
 from media.limits import DEFAULT_LIMITS, Limits
 from utils.errors import MediaError
+from utils.heartbeat import beat
 
 _CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # one packet a frame, with its own time stamps
 _CODECS = ("h264", "hevc", "vp9")
@@ -73,6 +74,7 @@ _Times = tuple[int | None, int | None, int]  # pts, dts, duration (0 where unkno
 def _read(packets: Iterator[av.Packet], notes: "_Notes") -> Iterator[_Times]:
     while True:
         try:
+            beat()
             packet = next(packets, None)
         except (FFmpegError, OSError):
             notes.usual = False

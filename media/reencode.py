@@ -8,7 +8,6 @@ is written is then what was selected, whatever the container, the damage or the 
 import os
 import subprocess
 import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -22,6 +21,7 @@ import numpy as np
 from media.container import TimedFrame
 from media.video import VideoReader
 from utils.errors import MediaError, UserError
+from utils.part_files import part_file
 from utils.types import Row
 
 _ENCODER = {"vcodec": "libx264rgb", "qp": 0, "preset": "veryfast"}  # qp 0 is lossless
@@ -53,14 +53,11 @@ def write_rows(rows: Iterator[Row], target: Path, *, rate: Fraction) -> list[Row
     """Writes the rows to `target` (.mp4, replaced); gives them back without their pictures."""
     if rate <= 0:
         raise ValueError(f"rate={rate}: expected rows per second above 0")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{uuid.uuid4().hex}.mp4")
-    try:
-        with tempfile.TemporaryFile() as messages:
-            written = _encode(rows, unfinished, target, rate, messages)
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with part_file(target) as unfinished, tempfile.TemporaryFile() as messages:
+        written = _encode(rows, Path(unfinished.name), target, rate, messages)
+        if os.name != "posix":
+            unfinished.close()
+        os.replace(unfinished.name, target)
     return written
 
 
@@ -103,7 +100,7 @@ def _encode(rows: Iterator[Row], unfinished: Path, target: Path, rate: Fraction,
 def _start_ffmpeg(target: Path, size: str, rate: Fraction, messages: IO[bytes]) -> subprocess.Popen[bytes]:
     frames = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", s=size, framerate=rate)
     # The prefix keeps ffmpeg from reading a name with a colon as a protocol, or one with a dash as an option.
-    output = frames.output(f"file:{target.absolute()}", fps_mode="passthrough", **_ENCODER)
+    output = frames.output(f"file:{target.absolute()}", format="mp4", fps_mode="passthrough", **_ENCODER)
     try:
         program = imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:

@@ -30,18 +30,22 @@ class Video(Protocol):
     path: Path
     info: VideoInfo
 
-    def frames(self) -> Iterator[Frame]: ...
+    def frames(self, *, skip: int = 0) -> Iterator[Frame]:
+        """All of them; of the first `skip`, only the times need be known."""
+        ...
 
-    def rows(self, retime: Callable[[Iterator[Frame]], Iterator[Row]], *, apart_seconds: Fraction) -> Iterator[Row]:
-        """What `retime` makes of the frames; it selects them by their times."""
+    def rows(
+        self, retime: Callable[[Iterator[Frame]], Iterator[Row]], *, apart_seconds: Fraction, skip: int = 0
+    ) -> Iterator[Row]:
+        """What `retime` makes of the frames, without the first `skip`; it selects frames by their times."""
         ...
 
     def extent(self) -> VideoExtent: ...
 
 
 class Sampler(Protocol):
-    def rows(self, video: Video) -> Iterator[Row]:
-        """At least one row, or MediaError."""
+    def rows(self, video: Video, *, skip: int = 0) -> Iterator[Row]:
+        """Without the first `skip`. At least one row in all, or MediaError."""
         ...
 
     def rate(self, video: Video) -> Fraction:
@@ -53,8 +57,8 @@ class Sampler(Protocol):
 class EveryFrame:
     """Each frame is a row, at its own time."""
 
-    def rows(self, video: Video) -> Iterator[Row]:
-        for frame in video.frames():
+    def rows(self, video: Video, *, skip: int = 0) -> Iterator[Row]:
+        for frame in islice(video.frames(skip=skip), skip, None):
             yield Row(frame, float(frame.seconds))
 
     def rate(self, video: Video) -> Fraction:
@@ -74,11 +78,11 @@ class AtFps:
     def __post_init__(self) -> None:
         object.__setattr__(self, "fps", parse_rate(self.fps, key="extraction_fps"))
 
-    def rows(self, video: Video) -> Iterator[Row]:
+    def rows(self, video: Video, *, skip: int = 0) -> Iterator[Row]:
         row = None
-        for row in video.rows(partial(retimed, rate=self.fps), apart_seconds=1 / self.fps):
+        for row in video.rows(partial(retimed, rate=self.fps), apart_seconds=1 / self.fps, skip=skip):
             yield row
-        if row is None:
+        if row is None and not skip:
             raise MediaError(
                 f"{video.path}: {float(video.extent().duration_seconds):.3f} s are too short for one row at "
                 f"extraction_fps={float(self.fps):g}; use a higher extraction_fps, or extraction_total=1"
@@ -102,9 +106,9 @@ class Total:
         if isinstance(self.num_rows, bool) or not isinstance(self.num_rows, int) or self.num_rows < 1:
             raise UserError(f"extraction_total={self.num_rows}: expected a whole number of rows, 1 or more")
 
-    def rows(self, video: Video) -> Iterator[Row]:
+    def rows(self, video: Video, *, skip: int = 0) -> Iterator[Row]:
         rate = self.rate(video)
-        return video.rows(partial(self._rows, rate=rate), apart_seconds=1 / rate)
+        return video.rows(partial(self._rows, rate=rate), apart_seconds=1 / rate, skip=skip)
 
     def _rows(self, frames: Iterator[Frame], rate: Fraction) -> Iterator[Row]:
         last: Frame | None = None
@@ -126,7 +130,8 @@ class Total:
             yield from (Row(last, float(k / rate)) for k in range(num_out, self.num_rows))
 
     def rate(self, video: Video) -> Fraction:
-        return (self.num_rows / video.extent().duration_seconds).limit_denominator(_INT_MAX)
+        rate = (self.num_rows / video.extent().duration_seconds).limit_denominator(_INT_MAX)
+        return rate or Fraction(1, _INT_MAX)
 
 
 def sampler_from(extraction_fps: float | Fraction | str | None = None, extraction_total: int | None = None) -> Sampler:

@@ -8,6 +8,7 @@ nothing had been before. The frames are the same to the bit. What does not come 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -18,6 +19,7 @@ from av.video.stream import VideoStream
 from media.container import Clock, TimedFrame, open_stream
 from media.limits import DEFAULT_LIMITS, Limits
 from media.packets import PacketTable, holds_frame
+from utils.heartbeat import beat
 from utils.types import Frame, Row
 
 _WORTH_IT = 0.7  # of the packets, at most; else all are decoded, so that all damage is seen
@@ -47,9 +49,9 @@ class SparseRows:
     table: PacketTable
 
     @classmethod
-    def of(cls, table: PacketTable, retime: Retime, clock: Clock) -> "SparseRows | None":
-        """None where nearly everything would be decoded, or there is no row."""
-        rows = list(retime(announced(table, clock)))
+    def of(cls, table: PacketTable, retime: Retime, clock: Clock, *, skip: int = 0) -> "SparseRows | None":
+        """Without the first `skip` rows. None where nearly everything would be decoded, or there is no row."""
+        rows = list(islice(retime(announced(table, clock)), skip, None))
         shown = list(dict.fromkeys(row.frame.index for row in rows))
         parts = parts_for(np.argsort(table.pts)[shown].tolist(), table)
         num_decoded = sum(part.last - part.first + 1 for part in parts)
@@ -60,6 +62,18 @@ def announced(table: PacketTable, clock: Clock) -> Iterator[TimedFrame]:
     """All frames in the order they are shown; times as `VideoReader.frames` has them, and no pictures."""
     for packet in np.argsort(table.pts).tolist():
         yield clock.frame(int(table.pts[packet]), int(table.durations[packet]))
+
+
+def frame_of_row(number: int, table: PacketTable, retime: Retime, clock: Clock) -> int:
+    """Which frame a row shows; the last one for a row behind the last."""
+    row = next(islice(retime(announced(table, clock)), number, None), None)
+    return len(table.pts) - 1 if row is None else row.frame.index
+
+
+def start_before(frame: int, table: PacketTable) -> int:
+    """The last packet that decoding can begin at to give this frame. As many frames come before it as packets."""
+    starts = np.flatnonzero(table.starts)
+    return int(starts[np.searchsorted(starts, np.argsort(table.pts)[frame], side="right") - 1])
 
 
 def parts_for(packets: Sequence[int], table: PacketTable) -> list[Part]:
@@ -89,6 +103,7 @@ def pictures_of(
 
 def _decode_part(part: Part, packets: Iterator[tuple[int, av.Packet]], stream: VideoStream) -> Iterator[av.VideoFrame]:
     for number, packet in packets:
+        beat()
         if number >= part.first:
             yield from packet.decode()
         if number == part.last:

@@ -1,5 +1,6 @@
 """Texts in: from the command line, from a file with one a line, from files of images with captions."""
 
+import itertools
 import logging
 import os
 from collections import Counter
@@ -8,13 +9,15 @@ from pathlib import Path
 
 from media.caption_files import read_captions
 from media.naming import folded
+from media.text_files import UTF_16, open_plain
 from utils.errors import MediaError, UserError
 from utils.types import Item
 
 logger = logging.getLogger(__name__)
 
 _COMMAND_LINE = Path("texts")
-_UTF_16 = b"\xff\xfe", b"\xfe\xff"  # what PowerShell's ">" writes
+_LONGEST_BYTES = 1 << 20  # of a line
+_LARGEST_BYTES = 1 << 28  # of a file in UTF-16, which is read as a whole
 
 
 def find_texts(
@@ -31,7 +34,7 @@ def find_texts(
         raise UserError("expected at most one of texts and file_with_texts, found both: give one of them")
     items = []
     if texts is not None:
-        items.append(Item(_COMMAND_LINE, "texts", _checked([texts] if isinstance(texts, str) else texts)))
+        items.append(Item(_COMMAND_LINE, "texts", _checked([texts] if isinstance(texts, str | int | float) else texts)))
     if file_with_texts is not None:
         items.append(_whole_file(Path(file_with_texts)))
     if annotations is not None:
@@ -51,8 +54,8 @@ def read_texts(item: Item) -> Iterator[tuple[str, str]]:
 
 def _checked(texts: Sequence[str]) -> tuple[str, ...]:
     """Numbers are fine: `texts=[1984]` on the command line is one."""
-    if not texts:
-        raise UserError("texts=[]: expected a text, or a list of texts")
+    if not isinstance(texts, list | tuple) or not texts:
+        raise UserError(f"texts={texts}: expected a text, or a list of texts")
     for number, text in enumerate(texts, start=1):
         if not isinstance(text, str | int | float):
             raise UserError(f"texts, number {number}: expected a text, found {text!r}; put it into quotation marks")
@@ -98,6 +101,8 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
                 raise MediaError(
                     f"{path}, line {number}: not UTF-8 ({error.reason}); save the file as UTF-8"
                 ) from error
+            if "\0" in text:
+                raise MediaError(f"{path}, line {number}: holds NUL bytes; save the file as UTF-8")
             if not text.strip():
                 blank.append(where)
             yield text, where
@@ -109,13 +114,22 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
 
 def _byte_lines(path: Path) -> Iterator[bytes]:
     """UTF-8 without the ends of the lines. UTF-16 is turned into it."""
-    with path.open("rb") as file:
-        if file.read(2) in _UTF_16:
+    with open_plain(path) as file:
+        if file.read(2) in UTF_16:
+            if file.seek(0, os.SEEK_END) > _LARGEST_BYTES:
+                raise MediaError(f"{path}: more than {_LARGEST_BYTES:,} bytes of UTF-16; save the file as UTF-8")
             file.seek(0)
             yield from _from_utf_16(file.read(), path)
             return
         file.seek(0)
-        for line in file:
+        for number in itertools.count(1):
+            line = file.readline(_LONGEST_BYTES + 1)
+            if not line:
+                return
+            if len(line) > _LONGEST_BYTES:
+                raise MediaError(
+                    f"{path}, line {number}: longer than {_LONGEST_BYTES:,} bytes; expected one text a line"
+                )
             yield line.removesuffix(b"\n").removesuffix(b"\r")
 
 

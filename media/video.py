@@ -4,10 +4,11 @@ Which frames come out, their times and their pixels are those of the ffmpeg prog
 """
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from fractions import Fraction
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -17,10 +18,19 @@ from av.error import FFmpegError
 from media.container import Clock, PtsOrDts, TimedFrame, open_stream, read_header, reason
 from media.ending import Promise, Reach, promised, verdict
 from media.limits import DEFAULT_LIMITS, Limits
-from media.packets import Extent, scan
+from media.packets import Extent, PacketTable, holds_frame, scan
 from media.rgb import RgbConverter, turn_of
-from media.sparse import NotAsAnnouncedError, Retime, SparseRows, pictures_of
+from media.sparse import (
+    NotAsAnnouncedError,
+    Retime,
+    SparseRows,
+    announced,
+    frame_of_row,
+    pictures_of,
+    start_before,
+)
 from utils.errors import MediaError
+from utils.heartbeat import beat
 from utils.types import Row, VideoInfo
 
 OnDamage = Literal["raise", "keep"]
@@ -66,8 +76,7 @@ class VideoReader(AbstractContextManager["VideoReader"]):
             self._pictures = self._decode()
             self._first = next(self._pictures, None)
             if self._first is None:
-                because = f" ({self.damage[0].partition('(')[2].removesuffix(')')})" if self.damage else ""
-                raise MediaError(f"{self.path}: no frame could be decoded{because}; is the file complete?")
+                raise MediaError(f"{self.path}: no frame could be decoded{self._why_none()}")
             self._convert = RgbConverter()
             self.info = self._read_info(self._first)
         except BaseException:
@@ -78,10 +87,17 @@ class VideoReader(AbstractContextManager["VideoReader"]):
         self._pictures.close()
         self._container.close()
 
-    def frames(self) -> Iterator[TimedFrame]:
-        """All frames, once, holding none of them. MediaError on damage, unless it is to be kept."""
+    def frames(self, *, skip: int = 0) -> Iterator[TimedFrame]:
+        """All frames, once, holding none of them. MediaError on damage, unless it is to be kept.
+
+        Of the first `skip`, only the times are of interest: where the packets tell them for certain, decoding begins
+        as late as that allows, and these frames have no pictures.
+        """
         if self._first is None:
             raise RuntimeError(f"{self.path}: frames() can be read once; open the video again")
+        self._check_amount(self._header.num_frames or 0, lambda extent: extent.num_frames)
+        if skip and (table := self._certain_table()) is not None:
+            yield from self._begin_before(min(skip, len(table.pts) - 1), table)
         picture, self._first = self._first, None
         believed = PtsOrDts()
         while picture is not None:
@@ -101,14 +117,17 @@ class VideoReader(AbstractContextManager["VideoReader"]):
             picture = next(self._pictures, None)
         self._check_end(self._end_seconds, self._clock.num_frames, self._reach)
 
-    def rows(self, retime: Retime, *, apart_seconds: Fraction) -> Iterator[Row]:
-        """`retime(self.frames())`; where rows are so far apart that it pays, only what they show is decoded.
+    def rows(self, retime: Retime, *, apart_seconds: Fraction, skip: int = 0) -> Iterator[Row]:
+        """`retime(self.frames())` from row `skip` on; where rows are so far apart that it pays, only what they show is
+        decoded.
 
         `retime` selects frames by their times; it may be called twice. Damage is noticed in what is decoded.
         """
-        self._check_amount(apart_seconds)
-        num_rows = 0
-        if sparse := self._sparse(retime) if apart_seconds >= _FAR_APART_SECONDS else None:
+        seconds = self._header.duration_seconds
+        expected = None if seconds is None else seconds / apart_seconds
+        self._check_amount(expected, lambda extent: extent.duration_seconds / apart_seconds)
+        num_rows, undecoded = skip, 0
+        if sparse := self._sparse(retime, skip) if apart_seconds >= _FAR_APART_SECONDS else None:
             try:
                 for row in self._decoded(sparse):
                     yield row
@@ -116,31 +135,35 @@ class VideoReader(AbstractContextManager["VideoReader"]):
                 return
             except NotAsAnnouncedError:  # so far all is well
                 pass
-        for number, row in enumerate(retime(self.frames())):
+        elif skip and (table := self._certain_table()) is not None:
+            undecoded = frame_of_row(skip, table, retime, Clock(self._header))
+        for number, row in enumerate(retime(self.frames(skip=undecoded))):
             if number >= num_rows:
                 self._limits.check_rows(self.path, number + 1)
                 yield row
 
-    def _check_amount(self, apart_seconds: Fraction) -> None:
-        """MediaError before anything is decoded, where the packets confirm what a header says that is too much."""
-        seconds = self._header.duration_seconds
-        if seconds is None or self._limits.are_passed_by(seconds, seconds / apart_seconds):
-            seconds = self.extent().duration_seconds
-            self._limits.check_hours(self.path, seconds)
-            self._limits.check_rows(self.path, int(seconds / apart_seconds))
+    def _check_amount(self, num_rows: Fraction | int | None, rows_of: Callable[[Extent], Fraction | int]) -> None:
+        """MediaError before anything is decoded, where the packets confirm what a header says that is too much.
+
+        `num_rows` is None where the header does not tell; `rows_of` tells it by the packets.
+        """
+        if num_rows is None or self._limits.are_passed_by(self._header.duration_seconds or Fraction(0), num_rows):
+            self._limits.check_rows(self.path, int(rows_of(self.extent())))
 
     def extent(self) -> Extent:
-        """`scan` of this file, done when first asked for."""
+        """`scan` of this file, done when first asked for; MediaError if it is too long."""
         if self._extent is None:
             self._extent = scan(self.path, self._limits)
+            self._limits.check_hours(self.path, self._extent.duration_seconds)
         return self._extent
 
-    def _decode(self) -> Generator[av.VideoFrame, None, None]:
-        """Frames as the decoder yields them; a packet that does not decode is noted and passed over."""
+    def _decode(self, first: int = 0) -> Generator[av.VideoFrame, None, None]:
+        """Frames from packet `first` on, as the decoder yields them; what does not decode is noted and passed over."""
         packets = self._reach.packets(self._container, self._stream)
-        num_flagged, last_pts = 0, None
+        num_flagged, num_packets, last_pts = 0, 0, None
         while True:
             try:
+                beat()
                 packet = next(packets, None)
             except (FFmpegError, OSError) as error:  # the container itself is broken here: nothing follows
                 self._damaged(reason(error))
@@ -150,6 +173,9 @@ class VideoReader(AbstractContextManager["VideoReader"]):
             num_flagged += packet.is_corrupt
             if packet.pts is not None and not packet.is_discard:
                 last_pts = max(packet.pts, packet.pts if last_pts is None else last_pts)
+            num_packets += holds_frame(packet)
+            if first and num_packets <= first:
+                continue
             try:
                 pictures = packet.decode()
             except FFmpegError as error:
@@ -164,6 +190,13 @@ class VideoReader(AbstractContextManager["VideoReader"]):
         # On several threads PyAV swallows an error among the very last packets, and the frames behind it.
         if last_pts is not None and self._clock.num_frames and last_pts >= self._end_pts and not self.damage:
             self._damaged("the last packets did not decode")
+
+    def _why_none(self) -> str:
+        because = f" ({self.damage[0].partition('(')[2].removesuffix(')')})" if self.damage else ""
+        if not self._stream.codec_context.width:
+            most = f"max_frame_megapixels={self._limits.max_frame_megapixels:g}"
+            return f"{because}; frames have no size here, or more pixels than {most} allows"
+        return f"{because}; is the file complete?"
 
     def _damaged(self, reason: str) -> None:
         num_frames = self._clock.num_frames
@@ -195,10 +228,33 @@ class VideoReader(AbstractContextManager["VideoReader"]):
             sample_aspect_ratio=self._stream.sample_aspect_ratio or Fraction(1),
         )
 
-    def _sparse(self, retime: Retime) -> SparseRows | None:
-        if self._on_damage == "keep" or (table := self.extent().table) is None:
-            return None
-        return SparseRows.of(table, retime, Clock(self._header))
+    def _certain_table(self) -> PacketTable | None:
+        return None if self._on_damage == "keep" else self.extent().table
+
+    def _sparse(self, retime: Retime, skip: int) -> SparseRows | None:
+        table = self._certain_table()
+        return table and SparseRows.of(table, retime, Clock(self._header), skip=skip)
+
+    def _begin_before(self, frame: int, table: PacketTable) -> Iterator[TimedFrame]:
+        """Decode anew from the last packet that this allows; the frames before it, which have no pictures."""
+        start = start_before(frame, table)
+        if start:
+            self._begin_at(start)
+            if self._first is not None and self._first.pts == table.pts[start] and not self.damage:
+                yield from islice(announced(table, self._clock), start)
+            else:  # not as announced
+                self.damage.clear()
+                self._begin_at(0)
+
+    def _begin_at(self, packet: int) -> None:
+        self._pictures.close()
+        self._container.close()
+        self._container, self._stream = open_stream(self.path, self._limits)
+        self._stream.thread_type = "AUTO"
+        self._stream.codec_context.thread_count = self._threads
+        self._reach = Reach()
+        self._pictures = self._decode(packet)
+        self._first = next(self._pictures, None)
 
     def _decoded(self, sparse: SparseRows) -> Iterator[Row]:
         pictures = pictures_of(sparse, self.path, threads=self._threads, limits=self._limits)

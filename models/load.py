@@ -82,7 +82,7 @@ def family_load(feature_type: str) -> Load:
 def extractor(feature_type: str, **options: Any) -> FeatureExtractor:
     """An extractor from plain keywords: those of the options' classes, of `ModelChoice` and of the family."""
     own = [name for name in _keywords(family_load(feature_type)) if name not in _names(ModelChoice)]
-    known = [*_names(FrameOptions, PictureOptions, FeatureOptions, ModelChoice), *own, "batch_size"]
+    known = dict.fromkeys([*_names(FrameOptions, PictureOptions, FeatureOptions, ModelChoice), *own, "batch_size"])
     for key in options:
         if key not in known or key in ("feature_type", "family"):
             raise UserError(f"{key}: no such option; {did_you_mean(key, known)}Options: {', '.join(known)}")

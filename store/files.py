@@ -1,14 +1,10 @@
 """Files that are either whole or not there, whatever kills the run; and JSON as it is kept in them."""
 
 import errno
-import itertools
 import json
 import os
-import re
-import secrets
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,11 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from utils.errors import MediaError, UserError
-
-# With the dots, the random part and ".part" at most 143 bytes: fits every common file system, eCryptfs included.
-_MAX_NAME_BYTES = 120
-
-_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{16}\.part")
+from utils.part_files import part_file
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -33,51 +25,37 @@ _FOLDER_NOT_SYNCABLE = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS)
 def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
     """Gives a binary file that becomes `path` when the block ends well; else `path` stays as it was.
 
-    Parent folders are made. The bytes go to a `.<name>.<random>.part` beside `path`, are flushed to the disk and
-    renamed, so that a reader or a second writer never sees half a file. An exception in the block removes the
-    part file; only a kill leaves it behind.
+    Parent folders are made. The bytes go to a part file (`utils.part_files`) beside `path`, are flushed to the disk
+    and renamed, so that a reader or a second writer never sees half a file. An exception in the block removes the
+    part file; only a kill leaves it behind, until somebody writes there again.
 
     Raises UserError when the disk is full, the folder not writable or something else is in the way,
     and MediaError when only this name is impossible (too long).
     """
     path = Path(path)
-    start = os.fsencode(path.name)[:_MAX_NAME_BYTES].decode("utf-8", "ignore")
-    temporary = path.with_name(f".{start}.{secrets.token_hex(8)}.part")
-    try:
-        file = _create(temporary)
-    except OSError as error:
-        raise storage_error(path, error) from error
-    try:
-        yield file
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(part_file(path))
+        except OSError as error:
+            raise storage_error(path, error) from error
+        try:
+            yield file
+        except BaseException as error:
+            # Other OSErrors of the block can be about other files: they are passed on as they are.
+            # PyTorch answers a failed write with an error of its own, of which the disk's is the context.
+            cause = error if isinstance(error, OSError) else error.__context__
+            if isinstance(cause, OSError) and _is_disk_full(cause):
+                raise storage_error(path, cause) from error
+            raise
         try:
             file.flush()
             os.fsync(file.fileno())
-            file.close()
-            os.replace(temporary, path)
+            if os.name != "posix":  # Windows renames no open files; elsewhere the lock says until then that we live
+                file.close()
+            os.replace(file.name, path)
             _sync_folder(path.parent)
         except OSError as error:
             raise storage_error(path, error) from error
-    except BaseException as error:
-        with suppress(OSError):  # closing flushes, which fails once more on a full disk
-            file.close()
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        # Other OSErrors of the block can be about other files: they are passed on as they are.
-        # PyTorch answers a failed write with an error of its own, of which the disk's is the context.
-        cause = error if isinstance(error, OSError) else error.__context__
-        if isinstance(cause, OSError) and _is_disk_full(cause):
-            raise storage_error(path, cause) from error
-        raise
-
-
-def _create(path: Path) -> BinaryIO:
-    """Not with `tempfile`: the result gets the permissions that every other new file gets (umask)."""
-    for _ in range(10):
-        with suppress(FileNotFoundError, FileExistsError):  # another process has just removed the folder, being empty
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return path.open("x+b")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("x+b")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -92,15 +70,6 @@ def _sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def remove_leftovers(folder: Path, *, older_than_seconds: float) -> None:
-    """Part files below and beside `folder` of processes killed while they wrote; today's writers have younger ones."""
-    now = time.time()
-    for path in itertools.chain(folder.parent.glob(".*.part"), folder.rglob(".*.part")):
-        with suppress(OSError):  # gone already, or not ours to remove: in nobody's way
-            if _TEMPORARY.fullmatch(path.name) and now - path.stat().st_mtime > older_than_seconds:
-                path.unlink()
 
 
 def remove(path: Path) -> None:

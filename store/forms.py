@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from struct import pack
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from store.parts import CHUNK_BYTES, slices
 from store.record import Record
 from utils.errors import MediaError
 from utils.types import Features
@@ -97,8 +99,7 @@ class SavePickle:
 
     def write(self, features: Features) -> Iterator[NewFile]:
         for key, array in features.arrays.items():
-            dump = partial(pickle.dump, array, protocol=4)
-            yield NewFile(f"_{key}.pkl", dump, {"key": key, **array_facts(array)})
+            yield NewFile(f"_{key}.pkl", partial(_pickle, array), {"key": key, **array_facts(array)})
 
     def read(self, path: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
         """Refuses everything but arrays: opening a pickle otherwise runs whatever is in it."""
@@ -107,6 +108,34 @@ class SavePickle:
         if not isinstance(array, np.ndarray):
             raise ValueError(f"holds {type(array).__name__}, which is no array")
         return {facts["key"]: array}
+
+
+def _pickle(array: np.ndarray, file: Writable) -> None:
+    """As `pickle.dump` with protocol 4, which holds all bytes of an array in memory once more."""
+    if array.nbytes <= CHUNK_BYTES or not array.flags.c_contiguous:
+        pickle.dump(array, file, protocol=4)
+        return
+    stand_in = b"\xa7" * 2**17  # from 2**16 bytes on they stand alone between two frames
+    head, tail = pickle.dumps(_Reduced(array, stand_in), protocol=4).split(stand_in)
+    is_long = array.nbytes >= 2**32
+    opcode = pickle.BINBYTES8 + pack("<Q", array.nbytes) if is_long else pickle.BINBYTES + pack("<I", array.nbytes)
+    file.write(head[: -len(pickle.BINBYTES + pack("<I", 0))] + opcode)
+    for rows in slices(array):
+        file.write(rows.data)
+    file.write(tail)
+
+
+@dataclass(frozen=True)
+class _Reduced:
+    """Is pickled as an array whose bytes are `data`."""
+
+    array: np.ndarray
+    data: bytes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        build, arguments, state = self.array[:0].__reduce__()  # pyright: ignore[reportGeneralTypeIssues]
+        version, _, dtype, is_fortran, _ = state
+        return build, arguments, (version, self.array.shape, dtype, is_fortran, self.data)
 
 
 class SaveNpz:

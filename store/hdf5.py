@@ -58,7 +58,7 @@ class SaveHdf5:
         import h5py
 
         with h5py.File(path, "r") as own:
-            return {key: np.asarray(own[key][()]) for key in facts["arrays"]}  # pyright: ignore[reportIndexIssue]
+            return {key: _mapped(path, own[key]) for key in facts["arrays"]}
 
     def record(self, archive: Path, name: str) -> Record | None:
         """What the folder's file says of an item; None where it does not hold it. UserError if it is no HDF5 file."""
@@ -68,7 +68,7 @@ class SaveHdf5:
     def intact(self, archive: Path, record: Record) -> bool:
         """Whether the item's arrays in the folder's file are what their record says."""
         with self._opened(archive) as file, suppress(*_DAMAGE):
-            _read_group(file[group_name(record.item)])
+            _checked(file[group_name(record.item)])
             return True
         return False
 
@@ -249,14 +249,28 @@ def _carry_over(old: Any, new: Any, added: set[str], archive: Path) -> None:
 
 def _read_group(group: Any) -> tuple[Record, dict[str, np.ndarray], list[dict[str, Any]]]:
     """An item, its predictions last. Raises one of _DAMAGE."""
+    record = _checked(group)
+    arrays = {key: np.asarray(group[key][()]) for key in record.files}
+    return record, arrays, json.loads(group.attrs[PREDICTIONS]) if PREDICTIONS in group.attrs else []
+
+
+def _checked(group: Any) -> Record:
+    """Its record, if the arrays are what it says. Raises one of _DAMAGE."""
     record = _record_of(group)
     if record is None:
         raise ValueError("its record cannot be read")
-    arrays = {key: np.asarray(group[key][()]) for key in record.files}
-    for key, array in arrays.items():
-        if _facts(array) != record.files[key]:
+    for key, facts in record.files.items():
+        if _facts(group[key]) != facts:
             raise ValueError(f"{key} is not what its record says")
-    return record, arrays, json.loads(group.attrs[PREDICTIONS]) if PREDICTIONS in group.attrs else []
+    return record
+
+
+def _mapped(path: Path, dataset: Any) -> np.ndarray:
+    """The values of a dataset, not in memory where they lie in one piece in the file."""
+    offset = dataset.id.get_offset() if dataset.ndim and dataset.size else None
+    if offset is None:
+        return np.asarray(dataset[()])
+    return np.asarray(np.memmap(path, dataset.dtype, "r", offset, dataset.shape))
 
 
 def _record_of(group: Any) -> Record | None:

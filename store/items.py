@@ -2,16 +2,15 @@
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from store.files import atomic_write, encode, remove, remove_leftovers
+from store.files import atomic_write, encode, remove
 from store.forms import Form, Gathers, NewFile
 from store.gathering import gather
 from store.ledger import Ledger
@@ -30,11 +29,10 @@ from store.record import (
     write_record,
 )
 from utils.errors import MediaError, UserError
+from utils.part_files import remove_leftovers
 from utils.types import Features, Item, Show
 
 logger = logging.getLogger(__name__)
-
-LEFTOVER_SECONDS = 3600.0  # nobody writes one file for so long
 
 
 class Store:
@@ -152,12 +150,24 @@ class Store:
             files[name] = of_form | _write(meta.with_name(name), file, features)
         write_record(meta, replace(record, files=files))
 
+    def saved_bytes(self, item: Item, folder: str) -> list[int]:
+        """Sizes of the files that a saved item has, its meta file last; what is gathered later needs twice its room."""
+        meta = self._path(folder, item, META)
+        record = read_record(meta)
+        if record is None:
+            return []
+        gathered = {form.name for form in self._gathering}
+        sizes = [(facts["bytes"], facts.get("form") in gathered) for facts in record.files.values()]
+        return [*(size for size, again in sizes for _ in range(1 + again)), meta.stat().st_size]
+
     def _finish(self, ledger: Ledger) -> None:
         for folder in sorted(self._folders):
             for form in self._gathering:
                 for problem in gather(form, self._output_path, folder, self._locks, shared=self._shared):
                     ledger.add(Item(self._archive(folder, form), folder), "failed", reason=str(problem))
-            remove_leftovers(self._output_path / folder, older_than_seconds=LEFTOVER_SECONDS)
+            home = self._output_path / folder
+            remove_leftovers(home, below=True)
+            remove_leftovers(home.parent)  # those of the folder's one file
             remove_forgotten(self._output_path / folder, f"{folder}/{{}}", self._locks)
 
     def _archive(self, folder: str, form: Gathers) -> Path:
@@ -244,34 +254,38 @@ def _check_finite(array: np.ndarray, name: str) -> None:
         )
 
 
-@dataclass
-class _HashedFile:
-    """Passes bytes on and counts and hashes them: no second pass over the file, no copy in memory."""
+class _Watched:
+    """A file that counts what is written to it, and lets go of the mapped arrays that this comes from."""
 
-    file: BinaryIO
-    arrays: Sequence[np.ndarray] = ()  # that are written, perhaps mapped ones
-    sha256: Any = field(default_factory=hashlib.sha256)
-    num_bytes: int = 0
+    def __init__(self, file: BinaryIO, arrays: Sequence[np.ndarray], sha256: Any = None) -> None:
+        self._file, self._arrays, self.sha256 = file, arrays, sha256
+        self.num_bytes = 0
 
     def write(self, data: Any, /) -> int:
-        self.sha256.update(data)
+        if self.sha256 is not None:  # no second pass over the file, no copy in memory
+            self.sha256.update(data)
         before, self.num_bytes = self.num_bytes, self.num_bytes + memoryview(data).nbytes
         if self.num_bytes // CHUNK_BYTES > before // CHUNK_BYTES:
-            let_go(self.arrays)
-        return self.file.write(data)
+            let_go(self._arrays)
+        return self._file.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def _write(path: Path, new: NewFile, features: Features) -> dict[str, Any]:
+    arrays = list(features.arrays.values())
     with atomic_write(path) as file:
         if new.seeks:
-            new.write(file)
+            new.write(_Watched(file, arrays))
             file.flush()
             file.seek(0)
-            sha256, num_bytes = hashlib.file_digest(file, "sha256"), file.seek(0, os.SEEK_END)
+            sha256 = hashlib.file_digest(file, "sha256")  # pyright: ignore[reportArgumentType]
+            num_bytes = file.tell()
         else:
-            hashed = _HashedFile(file, list(features.arrays.values()))
-            new.write(hashed)
-            sha256, num_bytes = hashed.sha256, hashed.num_bytes
+            watched = _Watched(file, arrays, hashlib.sha256())
+            new.write(watched)
+            sha256, num_bytes = watched.sha256, watched.num_bytes
     return new.facts | {"bytes": num_bytes, "sha256": sha256.hexdigest()}
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from store.files import encode, plain, storage_error
+from utils.errors import UserError
 from utils.types import Item
 
 Status = Literal["done", "skipped", "elsewhere", "partial", "failed", "empty"]
@@ -103,9 +104,15 @@ class Ledger:
 
     def report(self) -> None:
         """Ends the account and tells it on stderr: stdout is for results."""
-        self.finish()
+        problem = None
+        try:
+            self.finish()
+        except UserError as error:  # the disk is full, say; the screen is not
+            problem = error
         for line in (*self.problems(), self.summary()):
             print(line, file=sys.stderr)
+        if problem is not None and sys.exc_info()[1] is None:  # else what ends the run is on its way, and says more
+            raise problem
 
     def problems(self, limit: int = 20) -> list[str]:
         """A line for each item that is missing or there only in part; the missing first, at most `limit`."""

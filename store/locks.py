@@ -26,6 +26,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from store.files import storage_error
+from utils.signals import fleeting, shielded
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Locks:
     def take(self, name: str) -> bool:
         """False where another process, or this one, holds the item."""
         path = self._path(name)
-        with self._guard:
+        with shielded(), self._guard:
             if name in self._held:
                 return False
             if not self.working:
@@ -65,14 +66,16 @@ class Locks:
                 return True
             if lock is not None:
                 self._held[name] = lock
+                fleeting.add(str(path))
             return lock is not None
 
     def release(self, name: str) -> None:
         """Once the item's files are complete, or it is given up. Does nothing for one that is not held."""
-        with self._guard:
-            lock = self._held.pop(name, None)
-        if lock is not None:
-            _remove(lock)
+        with shielded():
+            with self._guard:
+                lock = self._held.pop(name, None)
+            if lock is not None:
+                remove_lock(lock)
 
     def holder(self, name: str) -> str:
         """For people: "host1, process 4711"."""
@@ -86,13 +89,13 @@ class Locks:
 
     def __exit__(self, *_: object) -> None:
         """Gives up what is still held, and removes the files of processes that were killed."""
-        for name in list(self._held):
-            self.release(name)
-        with suppress(OSError):  # what is left over is in nobody's way
+        with shielded(), suppress(OSError):  # what is left over is in nobody's way
+            for name in list(self._held):
+                self.release(name)
             for path in self._home.glob("*"):
                 lock = _locked(path)
                 if lock is not None:
-                    _remove(lock)
+                    remove_lock(lock)
             self._home.rmdir()
 
     def _path(self, name: str) -> Path:
@@ -130,7 +133,7 @@ def remove_left(path: Path) -> None:
     with suppress(OSError):
         lock = _locked(path)
         if lock is not None:
-            _remove(lock)
+            remove_lock(lock)
         path.parent.rmdir()
 
 
@@ -158,9 +161,11 @@ def _locked(path: Path) -> FileLock | None:
     return None
 
 
-def _remove(lock: FileLock) -> None:
+def remove_lock(lock: FileLock) -> None:
+    """Gives it up and takes its file away, while it is held: whoever waits for it then makes a new one."""
     with suppress(OSError):  # it is only left over then
         os.unlink(lock.lock_file)
+    fleeting.discard(str(lock.lock_file))
     lock.release()
 
 

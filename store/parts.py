@@ -14,6 +14,7 @@ import mmap
 import os
 import shutil
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -47,13 +48,14 @@ class Part:
         self.rows = 0  # in the files
         self._home, self._head = home, head
         self._arrays: dict[str, dict[str, Any]] = {}  # name -> {"dtype", "shape" of a row}, file after file
-        self._chunks: list[dict[str, Any]] = []  # {"rows", "sha256": [of each file's bytes]}
-        self._hashes: list[Any] = []  # of what came since the last chunk
+        self._chunks: list[dict[str, Any]] = []  # {"rows", "crc32": [of each file's bytes]}
+        self._sums: list[int] = []  # CRC-32 of what came since the last chunk
         self._uncounted_rows, self._kept_at = 0, time.monotonic()
-        try:
-            self._take_over(json.loads((home / FACTS).read_bytes()))
-        except _DAMAGE:
-            self.drop()
+        if home.exists():
+            try:
+                self._take_over(json.loads((home / FACTS).read_bytes()))
+            except _DAMAGE:
+                remove_part(home)
 
     def is_due(self, num_bytes: int) -> bool:
         """Whether rows of so many bytes should be written now."""
@@ -71,12 +73,12 @@ class Part:
                 self._arrays = {
                     name: {"dtype": str(each.dtype), "shape": list(each.shape[1:])} for name, each in arrays.items()
                 }
-                self._hashes = [hashlib.sha256() for _ in self._arrays]
+                self._sums = [0 for _ in self._arrays]
             for number, name in enumerate(self._arrays):
                 rows = np.ascontiguousarray(arrays[name]).data.cast("B")
                 with self._file(number).open("ab" if self.rows else "wb") as file:
                     file.write(rows)
-                self._hashes[number].update(rows)
+                self._sums[number] = zlib.crc32(rows, self._sums[number])
         except OSError as error:
             raise storage_error(self._home, error) from error
         num_rows = len(next(iter(arrays.values())))
@@ -94,8 +96,9 @@ class Part:
         return found
 
     def drop(self) -> None:
+        if self._arrays:
+            remove_part(self._home)
         self.rows, self._arrays = 0, {}
-        remove_part(self._home)
 
     def _keep(self) -> None:
         """First the rows are on the disk, then their number."""
@@ -105,9 +108,8 @@ class Part:
                     os.fsync(file.fileno())
         except OSError as error:
             raise storage_error(self._home, error) from error
-        sha256 = [each.hexdigest() for each in self._hashes]
-        self._chunks.append({"rows": self._uncounted_rows, "sha256": sha256})
-        self._hashes, self._uncounted_rows = [hashlib.sha256() for _ in self._arrays], 0
+        self._chunks.append({"rows": self._uncounted_rows, "crc32": self._sums})
+        self._sums, self._uncounted_rows = [0 for _ in self._arrays], 0
         facts = self._head | {"arrays": self._arrays, "chunks": self._chunks}
         with atomic_write(self._home / FACTS) as file:
             file.write(json.dumps(facts).encode())
@@ -125,12 +127,12 @@ class Part:
             with self._file(number).open("r+b") as file:
                 whole = os.fstat(file.fileno()).st_size >= rows * row_bytes and not dtype.hasobject
                 if not whole or any(
-                    _sha256(file, row_bytes * chunk["rows"]) != chunk["sha256"][number] for chunk in chunks
+                    _crc32(file, row_bytes * chunk["rows"]) != chunk["crc32"][number] for chunk in chunks
                 ):
                     raise ValueError("damaged")
                 file.truncate(rows * row_bytes)
         self.rows, self._arrays, self._chunks = rows, arrays, chunks
-        self._hashes = [hashlib.sha256() for _ in arrays]
+        self._sums = [0 for _ in arrays]
 
     def _file(self, number: int) -> Path:
         return self._home / f"{number}.rows"
@@ -141,7 +143,7 @@ class Parts:
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         """`settings`: all that the bytes of a row depend on, plain JSON."""
-        self._folder, self._settings = folder, settings
+        self._folder, self._settings = folder, plain(settings)
         self._open: dict[str, Part | None] = {}
 
     def rows(self, item: Item) -> int:
@@ -158,7 +160,7 @@ class Parts:
             with suppress(MediaError):
                 source = item_source(item)
                 known = {key: value for key, value in asdict(source).items() if key != "path"}  # it may be moved
-                head = plain({"format": 1, "item": item.name, "settings": self._settings, "source": known})
+                head = {"format": 1, "item": item.name, "settings": self._settings, "source": known}
                 self._open[item.name] = Part(part_path(self._folder, item.name), head, source)
         return self._open.setdefault(item.name, None)
 
@@ -196,8 +198,8 @@ def remove_forgotten(folder: Path, lock_of_item: str, locks: Locks) -> None:
 
 
 def slices(array: np.ndarray) -> Iterator[np.ndarray]:
-    """The rows of an array in pieces of some megabytes: what is mapped need not be in memory at once."""
-    rows = array if array.ndim else array[np.newaxis]
+    """The rows of an array, or of a dataset of HDF5, in pieces of some megabytes: not all are in memory at once."""
+    rows = array if array.ndim else np.asarray(array[()])[np.newaxis]
     step = max(1, CHUNK_BYTES // max(1, rows[:1].nbytes))
     for start in range(0, len(rows), step):
         yield rows[start : start + step]
@@ -214,10 +216,10 @@ def let_go(arrays: Iterable[np.ndarray]) -> None:
             base.madvise(mmap.MADV_DONTNEED)
 
 
-def _sha256(file: Any, num_bytes: int) -> str:
+def _crc32(file: Any, num_bytes: int) -> int:
     """Of the next bytes."""
-    found = hashlib.sha256()
+    found = 0
     while num_bytes > 0 and (block := file.read(min(num_bytes, _BLOCK_BYTES))):
-        found.update(block)
+        found = zlib.crc32(block, found)
         num_bytes -= len(block)
-    return found.hexdigest()
+    return found

@@ -11,6 +11,7 @@ import numpy as np
 
 from store.files import atomic_write, encode, plain
 from utils.errors import MediaError
+from utils.plain_files import check_plain, read_plain
 from utils.types import Features, Item, Source
 
 META, PREDICTIONS = "_meta.json", "_predictions.json"
@@ -31,7 +32,7 @@ class Record:
 def read_record(path: Path) -> Record | None:
     """The record in `path`; None where there is none that can be used (absent, damaged, of another format)."""
     try:
-        return parse_record(path.read_bytes())
+        return parse_record(read_plain(path))
     except OSError:
         return None
 
@@ -91,7 +92,7 @@ def item_source(item: Item) -> Source:
         content = "\n".join(item.texts).encode("utf-8", "surrogatepass")
         return Source(str(item.path), texts_sha256=hashlib.sha256(content).hexdigest())
     try:
-        facts = item.path.stat()
+        facts = check_plain(item.path)
     except OSError as error:
         raise MediaError(f"{item.path}: cannot be read ({error.strerror}): check the path") from error
     return Source(str(item.path), size_bytes=facts.st_size, mtime=facts.st_mtime)

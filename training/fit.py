@@ -4,8 +4,8 @@ import logging
 import math
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,8 +26,11 @@ from training.recording import Recorder
 from training.schedules import Schedule
 from training.task import Task, Values
 from utils.errors import UserError, check_count, check_flags, check_number
+from utils.signals import exit_status, noted
 
 logger = logging.getLogger(__name__)
+
+_STOPPED = "stopped after step %d: the same command goes on from %s"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +82,7 @@ def fit(task: Task, plan: TrainingPlan, device: torch.device) -> int:
     run = begin(task, plan, compute, loading, total_steps)
     at = run.at
     recorder = Recorder(folder, total_steps, first_step=at.step, batch_size=loading.global_batch_size)
-    with interruptible() as signals, recorder:
+    with noted() as signals, recorder:
         while at.epoch < -(-total_steps // steps_per_epoch):
             # step
             batches = task.batches(loading, epoch=at.epoch, start=at.batch)
@@ -98,11 +101,17 @@ def fit(task: Task, plan: TrainingPlan, device: torch.device) -> int:
                 if stop or (plan.save_every_steps and at.step % plan.save_every_steps == 0):
                     run.save(folder)
                 if stop:
-                    logger.warning("stopped after step %d: the same command goes on from %s", at.step, folder / LAST)
+                    logger.warning(_STOPPED, at.step, folder / LAST)
                     return 128 + (signals[0] if signals else signal.SIGTERM)
 
             # eval
-            metrics = watch(run, compute, loading)
+            try:
+                with signals.raised() if world_size() == 1 else nullcontext():  # it can take long, and is done again
+                    metrics = watch(run, compute, loading)
+            except KeyboardInterrupt as stop:
+                run.save(folder)
+                logger.warning(_STOPPED, at.step, folder / LAST)
+                return exit_status(stop)
             cost = task.goal.cost(metrics)
             if isinstance(run.schedule, ReduceLROnPlateau):
                 run.schedule.step(cost)
@@ -111,7 +120,8 @@ def fit(task: Task, plan: TrainingPlan, device: torch.device) -> int:
 
             # save
             improved, at.best_cost = cost < at.best_cost, min(cost, at.best_cost)
-            run.save(folder, (LAST, BEST) if improved else (LAST,))
+            # Last the one that says that the epoch is over: killed in between, a run does it again, and both are there.
+            run.save(folder, (BEST, LAST) if improved else (LAST,))
     if rank() == 0:
         task.export(run.judged, folder)
     return 0
@@ -138,10 +148,11 @@ def watch(run: Run, compute: Compute, loading: Loading) -> dict[str, float]:
     for model in dict.fromkeys((run.task.model, run.judged)):  # in the same order everywhere
         share_buffers(model)
     random = random_state()
-    metrics = run.task.validate(run.judged, compute, loading)
-    restore_random_state(random)
-    run.task.model.train()
-    return metrics
+    try:
+        return run.task.validate(run.judged, compute, loading)
+    finally:
+        restore_random_state(random)
+        run.task.model.train()
 
 
 def step(
@@ -155,7 +166,13 @@ def step(
 ) -> Values:
     """One update; returns what there is to record. UserError before the weights change if a number is not finite."""
     optimizer.zero_grad(set_to_none=True)
-    values = task.backward(batch, compute, accumulation)
+    try:
+        values = task.backward(batch, compute, accumulation)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{where}: the device's memory does not hold the batch: lower batch_size or raise accumulation and start "
+            "again; the weights were not changed"
+        ) from error
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     average_gradients(parameters)
     compute.scaler.unscale_(optimizer)
@@ -173,20 +190,3 @@ def step(
     compute.scaler.update()
     task.after_step()
     return values | {"gradient_norm": norm}
-
-
-@contextmanager
-def interruptible() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM put their number into the list, and the loop stops after its step; a second one kills."""
-    received: list[int] = []
-
-    def note(number: int, _frame: Any) -> None:
-        received.append(number)
-        signal.signal(number, signal.SIG_DFL)
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

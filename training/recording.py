@@ -10,9 +10,11 @@ from torch import Tensor
 
 from store.files import storage_error
 from store.ledger import append_line
+from store.locks import remove_lock
 from training.distributed import rank
 from utils.errors import UserError
 from utils.progress_bar import progress_bar
+from utils.signals import fleeting
 
 
 class Recorder:
@@ -44,7 +46,7 @@ class Recorder:
         self._bar.close()
         if self._board:
             self._board.close()
-            self._lock.release()
+            remove_lock(self._lock)
 
     def step(self, number: int, values: Mapping[str, float | Tensor], rates: Mapping[str, float]) -> None:
         """After step `number` (1 = the first), which had these learning rates."""
@@ -84,6 +86,7 @@ def _only_one_in(folder: Path) -> FileLock:
     Path(lock.lock_file).touch()  # OSError where nothing can be written
     try:
         lock.acquire(blocking=False)
+        fleeting.add(str(lock.lock_file))
     except Timeout:
         raise UserError(
             f"{folder}: another process trains into this folder: wait for its end, or change output_path"

@@ -70,6 +70,12 @@ def check_flags(**flags: object) -> None:
             raise UserError(f"{key}={value}: expected true or false")
 
 
+def check_path(key: str, given: object) -> None:
+    """UserError unless `given` is the name of a file or folder, of whatever is there or not; None is nothing given."""
+    if given is not None and (not isinstance(given, str | os.PathLike) or not str(given).strip()):
+        raise UserError(f"{key}={given}: expected the name of one file or folder")
+
+
 def user_error_in(error: BaseException) -> UserError:
     """The user's mistake inside what Hydra wrapped around it; raises `error` itself if there is none."""
     cause: BaseException | None = error

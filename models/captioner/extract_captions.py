@@ -15,6 +15,7 @@ from torch import Tensor
 
 from extraction.batching import Encoded
 from extraction.encoder import Encoder
+from extraction.memory import Pieces
 from extraction.options import FrameOptions, PictureOptions
 from extraction.preprocess import Preprocess
 from extraction.streams import Images, Videos
@@ -61,9 +62,13 @@ class CaptionOutput:
     folder: str
     settings: Mapping[str, Any]
     weights: str
+    pieces: Pieces
+
+    def encode(self, contents: Sequence[tuple[Tensor, Tensor]]) -> dict[str, np.ndarray]:
+        return self.pieces(self._encode, contents)
 
     @torch.inference_mode()
-    def encode(self, contents: Sequence[tuple[Tensor, Tensor]]) -> dict[str, np.ndarray]:
+    def _encode(self, contents: Sequence[tuple[Tensor, Tensor]]) -> dict[str, np.ndarray]:
         for_grid, for_score = (torch.stack(list(views)) for views in zip(*contents, strict=True))
         grid_pool = self.captioner.features.get("grid_pool", 1)
         grid = self.grids.features(for_grid, wanted=("grid",), grid_pool=grid_pool)["grid"]
@@ -151,8 +156,11 @@ class ExtractCaptions:
                 "decoding": vars(decoding),
             },
             weights=str(path),
+            pieces=Pieces(grid.device),
         )
-        images = Images(output, views, exif_orientation=pictures.exif_orientation, ahead=2 * batch_size)
+        images = Images(
+            output, views, exif_orientation=pictures.exif_orientation, limits=pictures.limits, ahead=2 * batch_size
+        )
         self.streams = {"video": Videos(output, views, frames), "image": images}
         self.shows: list[Show] = []
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from extraction.precision import autocast, weights_dtype
 from extraction.towers import Color, Resample, Resize
-from models.clip.layers import LayerNorm, constructor_arguments
+from models.clip.layers import NARROWEST, LayerNorm, constructor_arguments
 from models.clip.positions import Interpolation
 from models.clip.tokenizer import fixed_width
 from models.clip.wordpiece import SPECIAL, learn_vocabulary
@@ -189,7 +189,8 @@ class DistilBertTower(nn.Module):
         """The last hidden state at [CLS]."""
         mask = (tokens != self._pad_id).to(torch.long)
         columns = mask.any(dim=0).nonzero()
-        used = int(columns.max()) + 1 if len(columns) else 1  # padding behind the longest text only costs time
+        longest = int(columns.max()) + 1 if len(columns) else 1
+        used = max(longest, NARROWEST)  # padding behind only costs time
         with autocast(self, tokens.device):
             hidden = self.trunk(input_ids=tokens[:, :used], attention_mask=mask[:, :used]).last_hidden_state
         return hidden[:, 0]

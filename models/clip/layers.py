@@ -14,6 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+# Texts are computed as far as the longest of a batch, but at least so far: from this width on a text's features are the
+# same to the bit whatever stands beside it; narrower batches go through other kernels (1e-6 in fp32, 0.05 in bf16).
+NARROWEST = 16
+
 
 def constructor_arguments(names: dict[str, Any]) -> dict[str, Any]:
     """Called with `locals()` as a tower's constructor begins: what it was built with, so that it can be built again.

@@ -7,12 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from models.clip.layers import LayerNorm, Transformer, constructor_arguments
+from models.clip.layers import NARROWEST, LayerNorm, Transformer, constructor_arguments
 from models.clip.tokenizer import tokenize
-
-# From this width on, a text's features are the same to the bit whatever the longest text beside it; narrower batches
-# are computed by other kernels (differences of 1e-6 in fp32; figures in benchmarks/results.md).
-_NARROWEST = 16
 
 
 class TextTransformer(nn.Module):
@@ -50,7 +46,7 @@ class TextTransformer(nn.Module):
         """The features at the end token before their projection into the space that images share."""
         end = tokens.argmax(dim=-1)  # the end token has the largest id
         # Causal attention, read at the end: what stands after the last end changes nothing and costs time.
-        tokens = tokens[:, : max(int(end.max()) + 1, _NARROWEST)] if len(tokens) else tokens
+        tokens = tokens[:, : max(int(end.max()) + 1, NARROWEST)] if len(tokens) else tokens
         positions = self.positional_embedding[: tokens.shape[1]].to(self.dtype)
         x = self.token_embedding(tokens).to(self.dtype) + positions  # (b, t, c)
         x = self.ln_final(self.transformer(x))

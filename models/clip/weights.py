@@ -19,6 +19,7 @@ from models.clip.layers import ACTIVATIONS
 from models.clip.layouts import Checkpoint, files_that_count, read_checkpoint
 from models.clip.model import CLIP
 from models.clip.positions import Interpolation
+from store.locks import remove_lock
 from store.provenance import file_sha256, files_sha256
 from utils.errors import UserError, check_count, check_option, did_you_mean
 from utils.progress_bar import progress_bar
@@ -148,9 +149,12 @@ def download(url: str, root: Path, *, offline: bool = False) -> Path:
             raise UserError(f"offline=true and the weights are not here: put {url} at {target}")
         try:
             root.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{target}.lock"):  # of two runs at once, the second waits and finds the file
-                if not target.exists():
-                    _fetch(url, target)
+            with FileLock(f"{target}.lock") as lock:  # of two runs at once, the second waits and finds the file
+                try:
+                    if not target.exists():
+                        _fetch(url, target)
+                finally:
+                    remove_lock(lock)
         except OSError as error:
             raise UserError(f"{target}: the weights cannot be written there ({error}); set download_root") from error
     if (found := file_sha256(target)) != expected_sha256:

@@ -8,6 +8,7 @@ from models.clip.mixer import TextMixer
 from models.clip.model import CLIP
 from models.clip.tokenizer import tokenize
 from tests.helpers.tiny_clip import tiny_model
+from utils.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -56,6 +57,42 @@ def test_a_batch_too_large_for_the_memory_is_halved(
     np.testing.assert_allclose(encoder.images(pixels), whole, atol=1e-5)
 
 
+def test_what_fits_is_found_out_once_and_told(
+    encoder: Encoder, pixels: torch.Tensor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trunk, sizes = encoder.model.visual.trunk, []
+
+    def with_little_memory(batch: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return trunk(batch)
+
+    monkeypatch.setattr(encoder.model.visual, "trunk", with_little_memory)
+    encoder.images(pixels)
+    assert sizes == [5, 3, 2, 1, 2]
+    sizes.clear()
+    encoder.images(pixels)
+    assert sizes == [2, 2, 1]
+    assert [record.message.split(". ")[0] for record in caplog.records] == [
+        "device=cpu: its memory does not hold batches of 5: 3 at a time from now on",
+        "device=cpu: its memory does not hold batches of 3: 2 at a time from now on",
+    ]
+
+
+def test_texts_are_halved_as_well(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, encode = ["a cat", "a dog", "a rocket"], encoder.model.encode_text
+    whole = encoder.texts(texts)
+
+    def with_little_memory(tokens: torch.Tensor) -> torch.Tensor:
+        if len(tokens) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return encode(tokens)
+
+    monkeypatch.setattr(encoder.model, "encode_text", with_little_memory)
+    np.testing.assert_allclose(encoder.texts(texts), whole, atol=1e-5)
+
+
 def test_a_single_image_too_large_for_the_memory_raises(
     encoder: Encoder, pixels: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,7 +100,7 @@ def test_a_single_image_too_large_for_the_memory_raises(
         raise torch.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr(encoder.model.visual, "trunk", without_memory)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(UserError, match="device=cpu: its memory does not even hold a batch of one"):
         encoder.images(pixels)
 
 
@@ -95,8 +132,8 @@ def test_only_columns_up_to_the_last_end_are_computed(encoder: Encoder, monkeypa
         return compute(x)
 
     monkeypatch.setattr(transformer, "forward", recorded)
-    encoder.texts(["a cat", "two dogs , one frisbee", "", "a cat"], batch_size=2)
-    assert seen == [(2, 4), (2, 7)]  # sorted by length: "" (2 tokens) with "a cat" (4), then "a cat" with the longest
+    encoder.texts(["dog " * 20, "two dogs , one frisbee", "", "a cat"], batch_size=2)
+    assert seen == [(2, 16), (2, 22)]  # sorted by length: 2 and 4 tokens, for which 16 are computed; 7 and 22
 
 
 def test_other_text_towers_get_all_columns() -> None:
@@ -119,3 +156,15 @@ def test_texts_longer_than_the_context_are_cut_only_if_asked(encoder: Encoder) -
     with pytest.raises(RuntimeError, match="102 tokens"):
         encoder.texts([long])
     assert encoder.texts([long], truncate=True).shape == (1, 16)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("number", [1, 3, 8])
+def test_texts_are_the_same_to_the_bit_beside_longer_ones(number: int, precision: str) -> None:
+    encoder = Encoder(tiny_model(), device=CPU, precision=precision)  # pyright: ignore[reportArgumentType]
+    short = tokenize([f"a photo of {k}" for k in range(number)])
+    found = []
+    for words in (1, 12, 13, 14, 15, 20, 33, 74):
+        beside = tokenize(["dog " * words])
+        found.append(encoder.tokens(torch.cat([short, beside]))[:number])
+    assert all(np.array_equal(each, found[0]) for each in found)

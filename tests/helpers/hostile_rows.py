@@ -55,11 +55,11 @@ class Hostile:
         yield Start(self.num_rows)
         for row in range(skip, self.num_rows):
             if row == self.num_rows - 1:
-                self._harm(item.name.rstrip("0123456789"))
+                self.harm(item.name.rstrip("0123456789"))
             yield Prepared(content(item.name, row), float(row), float(row))
         yield End(facts={"name": item.name})
 
-    def _harm(self, kind: str) -> None:
+    def harm(self, kind: str) -> None:
         match kind:
             case "crash":
                 os.kill(os.getpid(), signal.SIGSEGV)
@@ -77,3 +77,16 @@ class Hostile:
                 raise MediaError("media.mp4: damaged")
             case "odd":
                 raise OddError("one", "two")
+
+
+@dataclass(frozen=True)
+class HostileFiles:
+    """Reads files as `rows` does; some do harm, by what their names begin with, once their first row is read."""
+
+    rows: Any
+
+    def read(self, item: Item, *, skip: int = 0) -> Iterator[Start | Prepared | End]:
+        for event in self.rows.read(item, skip=skip):
+            yield event
+            if isinstance(event, Prepared):
+                Hostile().harm(item.name.rstrip("0123456789"))

@@ -4,13 +4,13 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from training import fit
 from training.checkpoint import load
-from training.fit import step
 
 
 def log(folder: Path) -> list[dict]:
@@ -41,12 +41,17 @@ def assert_same(one, other) -> None:
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     """A signal arrives during step number `steps`."""
-    done = []
+    stop_in(monkeypatch, fit, "step", steps)
+
+
+def stop_in(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, times: int) -> None:
+    """A signal arrives in call number `times` of a function."""
+    call, done = getattr(place, name), []
 
     def counted(*args, **keywords):
         done.append(None)
-        if len(done) == steps:
+        if len(done) == times:
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(*args, **keywords)
+        return call(*args, **keywords)
 
-    monkeypatch.setattr(fit, "step", counted)
+    monkeypatch.setattr(place, name, counted)

@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,11 +36,11 @@ class FakeVideo:
     path: Path = Path("fake.mp4")
     info: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(fps=25.0))
 
-    def frames(self) -> Iterator[Still]:
+    def frames(self, *, skip: int = 0) -> Iterator[Still]:
         return iter(self.stills)
 
-    def rows(self, retime, *, apart_seconds):
-        return retime(self.frames())
+    def rows(self, retime, *, apart_seconds, skip=0):
+        return islice(retime(self.frames()), skip, None)
 
     def extent(self) -> SimpleNamespace:
         last = self.stills[-1]

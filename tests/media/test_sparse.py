@@ -41,9 +41,9 @@ def rows_of(path: Path, sampler: Sampler, *, whole: bool = False) -> tuple[list[
     with VideoReader(path) as reader:
         whole_way = reader.frames
         begun = []
-        reader.frames = lambda: begun.append(True) or whole_way()  # type: ignore[method-assign]
+        reader.frames = lambda **skip: begun.append(True) or whole_way(**skip)  # type: ignore[method-assign]
         if whole:
-            reader._sparse = lambda retime: None  # type: ignore[method-assign]
+            reader._sparse = lambda retime, skip: None  # type: ignore[method-assign]
         rows = []
         for row in sampler.rows(reader):
             frame = row.frame

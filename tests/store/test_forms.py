@@ -426,7 +426,7 @@ def test_a_disk_that_is_read_only_stops_with_one_line(
 
     features = make(arrays={"clip": np.ones((3, 8), np.float32)})
     folder.save(features)
-    monkeypatch.setattr("store.files._create", refused)
+    monkeypatch.setattr("utils.part_files._created", refused)
     with pytest.raises(UserError, match="not allowed to write there"):
         folder.save(make("other"))
     assert folder.done(features)

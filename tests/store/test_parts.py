@@ -1,8 +1,11 @@
 """Parts of long items: whatever is killed when, what counts is whole, and of this source under these settings."""
 
+import io
 import json
 import os
+import pickle
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -11,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from store import parts
+from store import forms, items, parts
 from store.locks import Locks
 from store.parts import FACTS, Parts, part_path, remove_forgotten
+from tests.helpers.saved_forms import Folder, saving_forms
 from utils.errors import UserError
-from utils.types import Item
+from utils.types import Features, Item
 
 SETTINGS = {"model": "x", "batch_size": 4}
 
@@ -123,7 +127,7 @@ def rewrite(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path, Item], N
         rewrite(lambda facts: facts["arrays"]["grid"].update(dtype="object")),
         rewrite(lambda facts: facts["arrays"]["grid"].update(shape=["x"])),
         rewrite(lambda facts: facts["chunks"][0].update(rows=-1)),
-        rewrite(lambda facts: facts["chunks"][0].update(sha256=[])),
+        rewrite(lambda facts: facts["chunks"][0].update(crc32=[])),
     ],
 )
 def test_what_cannot_be_gone_on_with_is_thrown_away(
@@ -247,3 +251,44 @@ def test_parts_that_nobody_wants_go_after_a_week(tmp_path: Path, item: Item, mon
         other.release("clip/dog/long")
         remove_forgotten(tmp_path / "out", "clip/{}", mine)
         assert not home.exists()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int64"])
+def test_large_arrays_are_pickled_as_ever(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forms, "CHUNK_BYTES", 2**16)
+    monkeypatch.setattr(parts, "CHUNK_BYTES", 2**16)
+    array = np.arange(300_000, dtype=dtype).reshape(-1, 10, 5)
+    written = io.BytesIO()
+    forms._pickle(array, written)
+    assert written.getvalue() == pickle.dumps(array, protocol=4)
+
+
+@pytest.mark.parametrize("name", saving_forms())
+def test_forms_hold_no_second_copy_of_a_long_items_rows(
+    name: str, tmp_path: Path, item: Item, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 MB of rows that are mapped from the disk are saved with a fraction of that in memory."""
+    part = opened(tmp_path, item)
+    for number in range(16):
+        part.add({"clip": np.full((1000, 1024), number, np.float32)})
+    (array,) = part.arrays().values()
+    features = Features(item, "clip/x", {"clip": array, "grid": array.reshape(16000, 16, 64)}, {}, source=part.source)
+    folder = Folder(tmp_path / "saved", saving_forms()[name], gathered=True)
+    num_let_go, released = 0, parts.let_go
+
+    def counted(arrays: Any) -> None:
+        nonlocal num_let_go
+        num_let_go += 1
+        released(arrays)
+
+    for module in (parts, items):
+        monkeypatch.setattr(module, "let_go", counted)
+    tracemalloc.start()
+    try:
+        folder.save(features)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 0.75 * array.nbytes
+    written = sum(path.stat().st_size for path in (tmp_path / "saved").rglob("*") if path.is_file())
+    assert num_let_go >= 6 + written // parts.CHUNK_BYTES  # all values are looked at first

@@ -12,9 +12,9 @@ from pairs.augment import Augment
 from pairs.batches import InputSize
 from pairs.loading import Loading
 from tests.helpers.small_data import RESNET, TEXT, VISION, Dropped, arguments, eight_pairs
-from tests.helpers.training_runs import assert_same, log, state, stop_after
+from tests.helpers.training_runs import assert_same, log, state, stop_after, stop_in
 from training import fit
-from training.checkpoint import load
+from training.checkpoint import load, save
 from training.contrastive import task
 from training.contrastive.losses import ClipLoss
 from training.contrastive.train_clip import train
@@ -48,6 +48,21 @@ def test_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, monkeypat
     assert_same(torch.load(tmp_path / "parts/model.pt"), torch.load(tmp_path / "whole/model.pt"))
 
 
+@pytest.mark.parametrize("epoch", [1, 4])
+def test_one_stopped_while_it_validates_does_that_again(tmp_path, monkeypatch, epoch):
+    """Validation takes minutes, a batch system waits for seconds."""
+    changed = {"vision": RESNET, "ema_decay": 0.9}
+    assert train(**arguments(tmp_path / "whole", **changed)) == 0
+    stop_in(monkeypatch, task.ContrastiveTask, "validate", epoch)
+    assert train(**arguments(tmp_path / "parts", **changed)) == 128 + signal.SIGTERM
+    assert len(log(tmp_path / "parts") if epoch > 1 else []) == epoch - 1
+    monkeypatch.undo()
+    assert train(**arguments(tmp_path / "parts", **changed)) == 0
+    assert_same(state(tmp_path / "parts"), state(tmp_path / "whole"))
+    assert len(log(tmp_path / "parts")) == len(log(tmp_path / "whole"))
+    assert not (tmp_path / "parts" / ".running").exists()
+
+
 def test_resume_with_a_plateau_schedule(tmp_path, monkeypatch):
     changed = {"schedule": partial(plateau, patience=0), "epochs": 5}
     train(**arguments(tmp_path / "whole", **changed))
@@ -65,6 +80,23 @@ def test_finished_run_is_left_alone(tmp_path, monkeypatch):
     assert train(**arguments(tmp_path, epochs=1)) == 0
     assert (tmp_path / "last.pt").stat().st_mtime_ns == before
     assert log(tmp_path) == lines
+
+
+def test_killed_between_its_two_checkpoints_a_run_comes_to_both(tmp_path, monkeypatch):
+    saved = []
+
+    def killed_at_the_second(path, content):
+        if saved:
+            raise KeyboardInterrupt
+        saved.append(path)
+        save(path, content)
+
+    monkeypatch.setattr("training.checkpoint.save", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        train(**arguments(tmp_path, epochs=1))
+    monkeypatch.undo()
+    assert train(**arguments(tmp_path, epochs=1)) == 0
+    assert {path.name for path in tmp_path.glob("*.pt")} == {"best.pt", "last.pt", "model.pt"}
 
 
 def test_other_settings_are_refused_in_one_line(tmp_path):

@@ -209,3 +209,17 @@ def test_no_handler_is_answered_in_one_line() -> None:
     with pytest.raises(InstantiationException) as caught:
         call(config.job, _convert_="all")
     assert "on_caption=[]" in str(user_error_in(caught.value))
+
+
+def test_captions_do_not_depend_on_what_is_captioned_beside_them(captioner: Path, tmp_path: Path) -> None:
+    """Neither the search, nor the CLIP-S of texts of other lengths, nor where in a batch a picture stands."""
+    found = []
+    photos = sorted((ROOT / "sample").glob("*.jpg"))
+    for order in (1, -1):
+        given = {"image": [Item(path, path.stem) for path in photos[::order]], "video": [Item(VIDEO, "video")]}
+        extractor = captions_of(captioner, batch_size=4, extraction_fps=2)
+        out = tmp_path / str(order)
+        assert extract(inputs=given, extractor=extractor, on_extraction=[SaveCaptions()], output_path=out) == 0  # pyright: ignore
+        found.append({path.name: path.read_bytes() for path in out.rglob("*_predictions.json")})
+    assert len(found[0]) == len(photos) + 1
+    assert found[0] == found[1]
