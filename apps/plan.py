@@ -1,15 +1,17 @@
-"""The job behind `--config-name plan`: what an extraction would take, before anything is spent. Writes nothing but
-its report.
+"""The job behind `--config-name plan`: what an extraction would take, before anything is spent. Leaves no files but its
+report.
 """
 
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from extraction.options import ReaderOptions
@@ -20,7 +22,7 @@ from media.images import frames_by_header
 from media.limits import DEFAULT_LIMITS
 from media.texts import read_texts
 from store.checks import expected_rows
-from store.files import atomic_write, encode, plain
+from store.files import atomic_write, encode, plain, storage_error
 from store.forms import Form
 from store.history import History, look_back
 from store.items import Store, forms_and_shows
@@ -31,6 +33,7 @@ from utils.types import Item, Show
 from utils.units import aligned, size_text, time_text
 
 _LISTED = 20
+_SAVED = 5  # times that one result is saved, to see how long that takes
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def plan(
     ledger = Path(output_path) / "ledger.jsonl" if forms else None
     history = look_back(ledger, [stream.folder for stream in streams.values()], retry_failed=retry_failed)
     inputs = history.still_missing(inputs) if retry_failed else inputs
-    store = Store(output_path, forms)
+    store, place = Store(output_path, forms), _nearest_folder(Path(output_path))
     shares: dict[str, Share] = {}
     for kind, items in inputs.items():
         looks = list(_looks(kind, items, streams[kind], store, history))
@@ -91,17 +94,21 @@ def plan(
             speed = measure(
                 streams[kind], todo, batch_size=extractor.batch_size, readers=readers, seconds=probe_seconds
             )
-        shares[kind] = _share(looks, speed, forms)
-    needed, free = sum(each.peak_bytes for each in shares.values()), _free_bytes(Path(output_path))
+        saving = _saving_seconds(speed, forms, place) if todo else 0.0
+        shares[kind] = _share(looks, speed, forms, saving)
+    needed, free = sum(each.peak_bytes for each in shares.values()), shutil.disk_usage(place).free
     unreadable = {path: why for each in shares.values() for path, why in each.unreadable.items()}
     print("\n".join(_shown(shares, unreadable, forms, str(output_path), needed, free)))
     ok = not unreadable and needed <= free
     if report is not None:
-        kinds = {kind: vars(each) for kind, each in shares.items()}
-        content = {"ok": ok, "kinds": kinds, "needed_bytes": needed, "free_bytes": free}
-        with atomic_write(report) as file:
-            file.write(encode(content, indent=1) + b"\n")
+        _write(Path(report), {"ok": ok, "kinds": shares, "needed_bytes": needed, "free_bytes": free})
     return int(not ok)
+
+
+def _write(report: Path, content: dict[str, Any]) -> None:
+    kinds = {kind: asdict(share) for kind, share in content["kinds"].items()}
+    with atomic_write(report) as file:
+        file.write(encode(content | {"kinds": kinds}, indent=1) + b"\n")
 
 
 def _looks(kind: str, items: Sequence[Item], stream: Stream, store: Store, history: History) -> Iterator[Look]:
@@ -131,12 +138,29 @@ def _look(item: Item, *, kind: str, stream: Stream, store: Store, settings: dict
         return Look(item, problem=str(error))
 
 
-def _share(looks: Sequence[Look], speed: Speed, forms: Sequence[Form]) -> Share:
+def _saving_seconds(speed: Speed, forms: Sequence[Form], place: Path) -> float:
+    """For one item: that it is safe on the disk takes longer, on many disks, than to compute it does on a GPU."""
+    if speed.seconds_per_row is None or speed.features is None or not forms:
+        return 0.0
+    try:
+        with TemporaryDirectory(prefix=".plan-", dir=place) as folder:
+            store, started = Store(folder, forms, shared=False), time.monotonic()
+            for number in range(_SAVED):
+                store.save(replace(speed.features, item=replace(speed.features.item, name=str(number))))
+            return (time.monotonic() - started) / _SAVED
+    except OSError as error:
+        raise storage_error(place, error) from error
+
+
+def _share(looks: Sequence[Look], speed: Speed, forms: Sequence[Form], saving_seconds: float) -> Share:
     problems = {str(look.item.path): look.problem for look in looks if look.problem}
     problems |= {str(path): why for path, why in speed.problems}
     left = [look for look in looks if not look.done and str(look.item.path) not in problems]
     rows = [look.rows for look in left]
     final, peak = bytes_of(rows, speed.features, forms)
+    takes = None
+    if speed.seconds_per_row is not None:  # saving goes on beside the rest
+        takes = max(sum(rows) * speed.seconds_per_row, len(left) * saving_seconds)
     return Share(
         files=len(looks),
         done=sum(look.done for look in looks),
@@ -146,7 +170,7 @@ def _share(looks: Sequence[Look], speed: Speed, forms: Sequence[Form]) -> Share:
         rows=sum(rows),
         bytes=final,
         peak_bytes=peak,
-        takes_seconds=None if speed.seconds_per_row is None else sum(rows) * speed.seconds_per_row,
+        takes_seconds=takes,
         unreadable=problems,
     )
 
@@ -198,9 +222,9 @@ def _total(shares: Sequence[Share]) -> Share:
     return Share(**summed, takes_seconds=takes, unreadable=unreadable)
 
 
-def _free_bytes(output_path: Path) -> int:
-    """On the disk of the nearest folder that is there."""
+def _nearest_folder(output_path: Path) -> Path:
+    """That is there, on the way up."""
     folder = Path(os.path.abspath(output_path))
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
-    return shutil.disk_usage(folder).free
+    return folder

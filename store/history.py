@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,6 +48,7 @@ class History:
     crashes: Mapping[str, Crashes] = field(default_factory=dict)
     missing: frozenset[_Key] = frozenset()
     retry_failed: bool = False
+    account: "_Account | None" = None  # what processes that share the folder enter meanwhile
 
     def still_missing(self, inputs: Mapping[str, list[Item]]) -> dict[str, list[Item]]:
         """Of today's inputs those that are `missing`; a line says how many."""
@@ -60,13 +61,19 @@ class History:
         return (os.path.abspath(item.path), item.name) in self.missing
 
     def refusal(self, item: Item) -> str:
-        """Why this item is not to be tried again; empty where it may be."""
-        crashes = self.crashes.get(os.path.abspath(item.path)) if self.crashes else None
+        """Why this item is not to be tried again; empty where it may be. In one run nothing is tried again."""
+        if self.account is not None:
+            self.account.read_on()
+        path = os.path.abspath(item.path) if self.crashes else ""
+        crashes = self.crashes.get(path)
         if crashes is None or not crashes.of_today(item.path):
             return ""
         if crashes.number >= MAX_CRASHES:
             return f"{crashes.reason}; {crashes.number} times by now: not tried again until the file is replaced"
-        return "" if self.retry_failed else f"{crashes.reason}; not tried again: retry_failed=true does"
+        just_now = self.account is not None and path in self.account.crashed_meanwhile
+        return (
+            "" if self.retry_failed and not just_now else f"{crashes.reason}; not tried again: retry_failed=true does"
+        )
 
 
 def look_back(ledger: Path | None, folders: Iterable[str], *, retry_failed: bool) -> History:
@@ -89,44 +96,63 @@ def read_history(ledger: Path, folders: Iterable[str], *, retry_failed: bool = F
     count whatever the model. What is done is forgiven, and so is a file that was replaced. UserError if it is there
     and cannot be read.
     """
-    wanted, crashes, missing = set(folders), dict[str, Crashes](), set[_Key]()
-    runs: dict[str, bool] = {}  # of extractions: whether their results are today's
-    for line in _lines(ledger, lambda: bool(crashes or missing)):
+    account = _Account(ledger, set(folders), notes_missing=retry_failed)
+    account.read_on()
+    account.crashed_meanwhile.clear()
+    return History(account.crashes, frozenset(account.missing), retry_failed, account)
+
+
+class _Account:
+    """A ledger, as far as it was read."""
+
+    def __init__(self, ledger: Path, folders: set[str], *, notes_missing: bool) -> None:
+        self._ledger, self._folders, self._notes_missing = ledger, folders, notes_missing
+        self._read_bytes = 0
+        self._runs: dict[str, bool] = {}  # of extractions: whether their results are today's
+        self.crashes: dict[str, Crashes] = {}
+        self.missing: set[_Key] = set()
+        self.crashed_meanwhile: set[str] = set()
+
+    def read_on(self) -> None:
+        """What went well is parsed only while something is remembered that it could clear: ten times as fast."""
+        try:
+            if self._ledger.stat().st_size <= self._read_bytes:
+                return
+            with self._ledger.open("rb") as file:
+                file.seek(self._read_bytes)
+                for line in file:
+                    if not line.endswith(b"\n"):  # somebody is writing it
+                        break
+                    self._read_bytes += len(line)
+                    if self.crashes or self.missing or not any(mark in line for mark in _MARKS):
+                        with suppress(ValueError, RecursionError):
+                            self._take(json.loads(line))
+        except FileNotFoundError:
+            return
+        except (IsADirectoryError, NotADirectoryError) as error:
+            raise storage_error(self._ledger, error) from error
+        except OSError as error:
+            reason = error.strerror
+            raise UserError(
+                f"{self._ledger}: the account of earlier runs cannot be read ({reason}): see to it"
+            ) from error
+
+    def _take(self, line: Any) -> None:
+        if not isinstance(line, dict):
+            return
         run = str(line.get("run"))
-        if line.get("event") == "run":
-            runs |= {run: not wanted.isdisjoint(of_run)} if (of_run := _folders(line)) else {}
-        if line.get("event") != "item" or run not in runs:
-            continue
-        status = line.get("status")
-        key = os.path.abspath(str(line.get("path"))), str(line.get("item"))
-        if status in _THERE:
-            crashes.pop(key[0], None)
+        if line.get("event") == "run" and (folders := _folders(line)):
+            self._runs[run] = not self._folders.isdisjoint(folders)
+        if line.get("event") != "item" or run not in self._runs:
+            return
+        path, there = os.path.abspath(str(line.get("path"))), line.get("status") in _THERE
+        if there:
+            self.crashes.pop(path, None)
         elif line.get("crashed") is True:
-            crashes[key[0]] = _one_more(crashes.get(key[0]), line)
-        if retry_failed and runs[run]:
-            (missing.discard if status in _THERE else missing.add)(key)
-    return History(crashes, frozenset(missing), retry_failed)
-
-
-def _lines(ledger: Path, remembers: Callable[[], bool]) -> Iterator[dict[str, Any]]:
-    """Parsed; but of what went well only as long as something is remembered that it could clear (ten times as fast)."""
-    try:
-        with ledger.open("rb") as file:
-            for line in file:
-                if not remembers() and any(mark in line for mark in _MARKS):
-                    continue
-                with suppress(ValueError, RecursionError):
-                    value = json.loads(line)
-                    if isinstance(value, dict):
-                        yield value
-    except FileNotFoundError:
-        return
-    except (IsADirectoryError, NotADirectoryError) as error:
-        raise storage_error(ledger, error) from error
-    except OSError as error:
-        raise UserError(
-            f"{ledger}: the account of earlier runs cannot be read ({error.strerror}): see to it"
-        ) from error
+            self.crashes[path] = _one_more(self.crashes.get(path), line)
+            self.crashed_meanwhile.add(path)
+        if self._notes_missing and self._runs[run]:
+            (self.missing.discard if there else self.missing.add)((path, str(line.get("item"))))
 
 
 def _folders(line: dict[str, Any]) -> set[str]:

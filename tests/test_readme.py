@@ -153,12 +153,16 @@ def test_commands_run(block, folder, monkeypatch, capfd, request):
         if words[:2] != PROGRAM:
             run_in_shell(words)
             continue
-        converts = "convert" in words
-        if not converts:
+        converts, looks = "convert" in words, not {"plan", "verify"}.isdisjoint(words)
+        if not (converts or looks):
             shutil.rmtree("output", ignore_errors=True)
         checkpoint = request.getfixturevalue("full_size" if "preset=" in " ".join(words) else "tiny_checkpoint")
-        arguments = words[2:] if "--config-name" in words else with_weights(words[2:], checkpoint)
+        its_own = "--config-name" in words and "plan" not in words
+        arguments = words[2:] if its_own else with_weights(words[2:], checkpoint)
         assert run_here(arguments, monkeypatch) == 0
+        if looks:
+            assert "unreadable" in (printed := capfd.readouterr().out) or "all is well" in printed
+            continue
         if "caption" in words:
             check_captions(capfd.readouterr().out, folder / "output", words)
             continue

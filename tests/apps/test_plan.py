@@ -118,5 +118,7 @@ def test_only_what_is_listed_as_failed(folder: Path, tiny: Path) -> None:
 
 def test_how_long_it_takes(folder: Path, tiny: Path) -> None:
     """Measured with the real thing; how well is in benchmarks/results.md."""
-    content = planned(folder, tiny, "probe_seconds=0.3")
+    before = set(folder.rglob("*"))
+    content = planned(folder, tiny, "probe_seconds=0.3", "on_extraction=save_numpy")
     assert all(0 < each["takes_seconds"] < 100 for each in content["kinds"].values())
+    assert set(folder.rglob("*")) - before == {folder / "plan.json"}

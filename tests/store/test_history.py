@@ -148,3 +148,16 @@ def test_nothing_to_go_by(tmp_path: Path) -> None:
     given: Any = "yes"
     with pytest.raises(UserError, match="retry_failed=yes: expected true or false"):
         look_back(None, [FOLDER], retry_failed=given)
+
+
+def test_what_crashes_in_another_process_meanwhile_is_not_tried_here(item: Item, path: Path) -> None:
+    run(path, (Item(item.path.with_name("x"), "x"), "done"))
+    here, retrying = history(path), history(path, retry_failed=True)
+    assert here.refusal(item) == retrying.refusal(item) == ""
+    run(path, (item, "failed"), crashed=True)
+    assert here.refusal(item).endswith("not tried again: retry_failed=true does")
+    assert retrying.refusal(item).endswith("not tried again: retry_failed=true does")
+    with path.open("a") as file:
+        file.write('{"event": "item", "run":')  # another process is at it
+    assert here.refusal(item)
+    assert history(path, retry_failed=True).refusal(item) == ""
