@@ -28,7 +28,7 @@ _NO_WARNINGS = frozenset({"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG"
 _SHORTEST_MS, _USUAL_MS = 10, 100
 _MOST_BYTES = 4 << 30  # that are read into memory; no picture that Pillow decodes is larger
 _DAMAGE = (
-    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, AssertionError),
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, AssertionError),
     *(AttributeError, RuntimeError, struct.error, zlib.error),
 )
 _TURNS = {

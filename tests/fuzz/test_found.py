@@ -26,6 +26,19 @@ def test_avif_without_its_content_is_a_damaged_image(tmp_path: Path) -> None:
         open_image(tmp_path / "a.avif")
 
 
+def test_avif_without_a_clock_is_a_damaged_image(tmp_path: Path) -> None:
+    """Pillow divides by its time scale."""
+    frames = [Image.new("RGB", (64, 48), colour) for colour in ("red", "blue")]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "AVIF", save_all=True, append_images=frames[1:], duration=200)
+    data = bytearray(buffer.getvalue())
+    scale = data.index(b"mdhd") + 4 + 4 + 16  # version 1: two times of 8 bytes
+    data[scale : scale + 4] = bytes(4)
+    (tmp_path / "a.avif").write_bytes(data)
+    with pytest.raises(MediaError, match=r"a\.avif: a damaged image"):
+        open_image(tmp_path / "a.avif")
+
+
 def test_a_stream_that_turns_up_on_the_way_ends_nothing() -> None:
     """PyAV's demuxer then raises IndexError behind the last packet, in some runs and not in others."""
     mine, other = object(), object()
