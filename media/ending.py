@@ -49,20 +49,20 @@ class Reach:
 
     def packets(self, container: InputContainer, stream: VideoStream) -> Iterator[av.Packet]:
         """Those of `stream`, while all are looked at."""
-        with suppress(IndexError):  # PyAV's, behind the last packet, where a stream has turned up on the way
+        latest = self.latest_ticks
+        # A stream that appears on the way (in SWF, say) has no place in PyAV's list: when it has to end that stream,
+        # behind all others, it may raise an IndexError.
+        with suppress(IndexError):
             for packet in container.demux():
-                self._note(packet)
+                index, pts = packet.stream_index, packet.pts
+                if pts is not None:
+                    end = pts + (packet.duration or 0)
+                    if end > latest.get(index, end - 1):
+                        latest[index] = end
+                if packet.size:
+                    self.last = packet
                 if packet.stream is stream:  # those that end the streams have no index of their own
                     yield packet
-
-    def _note(self, packet: av.Packet) -> None:
-        index, pts, latest = packet.stream_index, packet.pts, self.latest_ticks
-        if pts is not None:
-            end = pts + (packet.duration or 0)
-            if end > latest.get(index, end - 1):
-                latest[index] = end
-        if packet.size:
-            self.last = packet
 
     def seconds(self, container: InputContainer) -> dict[int, Fraction]:
         """Raw time stamps at which the streams end."""

@@ -3,12 +3,15 @@
 import io
 import re
 import struct
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 from PIL import Image
 
+from media.ending import Reach
 from media.images import open_image
 from media.sampling import AtFps, EveryFrame, Sampler, Total
 from tests.helpers.cut_films import BARELY_SECONDS, FILMS, FPS, Outcome, cuts, outcome
@@ -160,6 +163,21 @@ def test_an_animation_cut_between_two_frames_tells(tmp_path: Path) -> None:
     (tmp_path / "x.gif").write_bytes(data[: data.rindex(b"!\xf9\x04")])
     with pytest.raises(MediaError, match=r"x\.gif: ends early: the last bytes of the file are missing"):
         open_image(tmp_path / "x.gif")
+
+
+def test_a_stream_that_appears_on_the_way_ends_nothing(films: Path) -> None:
+    """PyAV 18 has no place for it in its list, and looks it up when all streams end."""
+
+    class Container:
+        def demux(self) -> Iterator[av.Packet]:
+            yield from container.demux()
+            raise IndexError
+
+    with av.open(str(film(films, "sound.swf"))) as container:
+        stream = container.streams.video[0]
+        packets = list(Reach().packets(Container(), stream))  # type: ignore[arg-type]
+    assert len(packets) == SECONDS * FPS + 1
+    assert not packets[-1].size
 
 
 KNOWN_DAMAGE = {
