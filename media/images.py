@@ -28,8 +28,8 @@ _NO_WARNINGS = frozenset({"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG"
 _SHORTEST_MS, _USUAL_MS = 10, 100
 _MOST_BYTES = 4 << 30  # that are read into memory; no picture that Pillow decodes is larger
 _DAMAGE = (
-    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError, AssertionError),
-    *(AttributeError, NotImplementedError, struct.error, zlib.error),
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, AssertionError),
+    *(AttributeError, RuntimeError, struct.error, zlib.error),
 )
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -210,6 +210,8 @@ def _named(name: str, data: bytes = b"") -> Iterator[None]:
     """What Pillow raises about damaged files becomes a MediaError. On broken headers it raises almost anything."""
     try:
         yield
+    except MediaError:  # said already
+        raise
     except Image.DecompressionBombError as error:
         pixels, limit = re.findall("[0-9]+", str(error))[:2]
         raise MediaError(f"{name}: {pixels} pixels are too many, the limit is {limit}; shrink the image") from error

@@ -97,7 +97,7 @@ def pictures_of(
         try:
             for part in sparse.parts:
                 yield from _only(sparse.table.pts[part.wanted].tolist(), _decode_part(part, packets, stream))
-        except (FFmpegError, OSError) as error:
+        except (FFmpegError, OSError, IndexError) as error:  # the last: a stream that turned up on the way
             raise NotAsAnnouncedError from error
 
 

@@ -17,7 +17,7 @@ from pairs.annotations import AnnotatedImage
 from pairs.labels import Labels
 from store.files import atomic_write, encode, remove
 from store.provenance import file_sha256
-from utils.errors import UserError, given_path
+from utils.errors import UserError, first_line, given_path
 
 NAME = "captions"
 
@@ -74,8 +74,9 @@ def read_labels(rows_path: Path | None, words_path: Path) -> Labels:
         rows, start, end = _read_rows(rows_path) if rows_path else _rows_of(content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         beside = f" and the rows in {rows_path.name}" if rows_path else f", no {words_path.stem}_label.h5 beside it"
+        found = f"{type(error).__name__}: {first_line(error)}"  # a repr can hold the whole file
         raise UserError(
-            f"{words_path}: expected the labels' json with ix_to_word and images{beside} ({error!r}); "
+            f"{words_path}: expected the labels' json with ix_to_word and images{beside} ({found}); "
             "annotations become labels with --config-name caption_labels"
         ) from error
     try:

@@ -141,7 +141,6 @@ def _configuration(path: Path) -> dict[str, Any]:
 
 
 def _read_file(file: Path) -> tuple[str, Mapping[str, Any]]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     kind, is_zip = "checkpoint", zipfile.is_zipfile(file)
@@ -160,7 +159,7 @@ def _read_file(file: Path) -> tuple[str, Mapping[str, Any]]:
             f"{file}: holds Python objects that are not safe to load, or is no checkpoint at all "
             f"({first_line(error)}); save model.state_dict() alone and use that file"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, KeyError, ValueError, AttributeError) as error:
+    except Exception as error:  # whatever unpickling and archives find wrong with a file
         raise UserError(f"{file}: not a readable {kind}, truncated perhaps ({first_line(error)})") from error
     if not isinstance(content, Mapping):
         raise UserError(f"{file}: expected a state dict, found {type(content).__name__}; save model.state_dict()")

@@ -5,7 +5,8 @@ process that may crash. What must not come out, whatever the damage ("violation"
 
 - anything but rows or a MediaError in one line;
 - success without a row;
-- success that lacks more than the last second of what the file's own header promises;
+- success that lacks more than the last second of what the file's own header promises (with the warning "cut short",
+  where the file looks whole and only its header may be wrong, it is "warned", and a violation only with `--strict`);
 - no end within `--limit` seconds, or more than 3 GiB of memory.
 
 A reader that crashes costs one item of a run (`extraction.readers`): it is counted, and is no violation.
@@ -119,8 +120,9 @@ def _outcome(stream: VideoRows | ImageRows, path: Path, options: dict[str, Any])
         return "done with warnings" if end.warnings else "done"
     lacks = _promised(path, end.facts["video"]) - max(shown) - _row_seconds(end.facts["video"], options)
     if lacks > 1:
-        said = " although warned" if any("cut short" in warning for warning in end.warnings) else ""
-        return f"violation: done{said}, lacks {'1 to 10 s' if lacks < 10 else 'more than 10 s'} of its header"
+        warned = any("cut short" in warning for warning in end.warnings)
+        much = "1 to 10 s" if lacks < 10 else "more than 10 s"
+        return f"{'warned' if warned else 'violation'}: done, lacks {much} of its header"
     if any(later < earlier for earlier, later in pairwise(shown)):
         return "done, times step back"
     return "done with warnings" if end.warnings else "done"
@@ -171,6 +173,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit", type=float, default=20.0, help="seconds a case may take")
     parser.add_argument("--processes", type=int, default=available_cores())
     parser.add_argument("--shared", action="store_true")
+    parser.add_argument("--strict", action="store_true", help="a warning that a file is cut short is not enough")
     parser.add_argument("--only", type=int)
     parser.add_argument("--keep", type=Path)
     return parser.parse_args(words)
@@ -179,6 +182,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
 def main(words: Sequence[str] | None = None) -> int:
     given = arguments(words)
     started, table, bad = time.monotonic(), defaultdict(Counter), []
+    bad_ones = ("violation", "error", "hung", "out of", "crashed", *(["warned"] if given.strict else []))
     with tempfile.TemporaryDirectory() as folder:
         home, scratch = Path(folder) / "seeds", Path(folder) / "scratch"
         home.mkdir()
@@ -190,7 +194,7 @@ def main(words: Sequence[str] | None = None) -> int:
         run = partial(outcomes, processes=given.processes, limit_seconds=given.limit)
         for number, outcome in run(numbers, series.read):
             table[outcome.partition(": ")[0] if outcome[:5] == "error" else outcome][series.kind(number)] += 1
-            if outcome.startswith(("violation", "error", "hung", "out of", "crashed")):
+            if outcome.startswith(bad_ones):
                 bad.append((number, outcome))
                 if given.keep:
                     given.keep.mkdir(parents=True, exist_ok=True)
