@@ -124,10 +124,9 @@ class _Probe:
         items = self._items(rows.until, most_items)
         instead: Any = _Instead(self._stream, rows)
         events = read_ahead(items, instead, self._readers, depth=2 * self._batch_size, skip=lambda item: 0)
-        with closing(events):
-            for result in encode_batches(
-                self._timed(events), self._stream.encode, self._batch_size, self._batch, fixed_size=True
-            ):
+        encode, size, warms_up = self._stream.encode, self._batch_size, most_items is not None
+        with closing(events):  # the last batch, filled up, would count for more than the few rows that it has
+            for result in encode_batches(self._timed(events), encode, size, self._batch, fixed_size=warms_up):
                 self._take(result)
         self._ended_seconds = time.monotonic()
 
