@@ -17,8 +17,8 @@ from typing import Any
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from media.ending import gif_ends_early
 from media.limits import DEFAULT_LIMITS, Limits, open_regular
+from media.structure import gif_ends_early
 from utils.errors import MediaError
 
 # Recognised by Pillow, but decoded by other programs (EPS runs Ghostscript), by nothing, or not as an image.
