@@ -10,10 +10,11 @@ import hydra
 from hydra.errors import InstantiationException
 from hydra.utils import call
 from omegaconf import DictConfig
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from utils.command_line import CONFIGS, prepare
-from utils.errors import UserError, user_error_in
+from utils.command_line import CONFIGS
+from utils.errors import UserError, first_line, user_error_in
+from utils.hydra_arguments import for_hydra
 
 STOPPED_BY_SIGNAL = 128  # and more: that of a run which a signal has stopped
 statuses = [0]  # of all runs: with -m there are several
@@ -28,6 +29,8 @@ def main(config: DictConfig) -> None:
     except MissingMandatoryValue as error:  # `query: ???` in the job's file
         key = str(error.full_key).rpartition(".")[2]
         sys.exit(f"error: {key}: this job needs it; give {key}=...")
+    except OmegaConfBaseException as error:  # `${...}` that leads nowhere
+        sys.exit(f"error: {first_line(error)}")
     if status >= STOPPED_BY_SIGNAL:
         sys.exit(status)
     statuses.append(status)
@@ -35,7 +38,7 @@ def main(config: DictConfig) -> None:
 
 if __name__ == "__main__":
     try:
-        sys.argv[1:] = prepare(sys.argv[1:])
+        sys.argv[1:] = for_hydra(sys.argv[1:])
     except UserError as error:
         sys.exit(f"error: {error}")
     main()

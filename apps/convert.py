@@ -11,7 +11,7 @@ from store.items import Store, forms_and_shows
 from store.ledger import Ledger
 from store.reading import find_saved, read_saved
 from utils import command_line
-from utils.errors import MediaError, UserError
+from utils.errors import MediaError, UserError, given_path
 from utils.progress_bar import progress_bar
 from utils.types import Features, Item, Show
 
@@ -35,7 +35,7 @@ def convert(
     Settings and sources go with the features: an extraction into `output_path` later finds its items done.
     """
     saving, shows = forms_and_shows(on_extraction)
-    found = find_saved(Path(input_path), forms)
+    found = find_saved(given_path("input_path", input_path, "a folder with saved features"), forms)
     ledger = Ledger(Path(output_path) / "ledger.jsonl" if saving else None, settings={"converted": str(input_path)})
     store = Store(output_path, saving, shared=False)
     try:

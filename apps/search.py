@@ -88,8 +88,9 @@ def search(
     """Print the best pictures for each query and write `<query>.png` and `<query>.json`; exit status 0."""
     check_count("top", top)
     check_count("columns", columns)
-    queries = [str(text) for text in ([query] if isinstance(query, str | int | float) else query)]
-    if not queries or not all(text.strip() for text in queries):
+    given = query if isinstance(query, list | tuple) else [query]
+    queries = [str(text) for text in given if isinstance(text, str | int | float)]
+    if not queries or len(queries) < len(given) or not all(text.strip() for text in queries):
         raise UserError("query: expected a text, or a list of texts")
     items = find_images(image_paths, file_with_image_paths)
     subject = Subject.load(model, batch_size=batch_size)

@@ -81,7 +81,7 @@ class FeatureOptions:
         check_option("grid_dtype", self.grid_dtype, get_args(GridDtype))
         check_option("text_overflow", self.text_overflow, get_args(TextOverflow))
         check_flags(normalize=self.normalize, show_pred=self.show_pred)
-        listed = [self.features] if isinstance(self.features, str) else list(self.features)
+        listed = list(self.features) if isinstance(self.features, list | tuple) else [self.features]
         if not listed:
             raise UserError("features=[]: expected global, grid or both")
         for feature in listed:

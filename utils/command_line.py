@@ -10,6 +10,7 @@ to know where it lies and where in the config it goes (`extract/on_extraction@on
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,46 @@ _NAMES_FILES = (  # beside keys that end in _path(s), _dir
     *("model_name", "pretrained", "file_with_texts", "annotations", "image_folder", "caption_model", "start_from"),
     *("predictions", "references", "finecapeval", "score_model"),
 )
+_SEVERAL = ("_paths", "data_path")  # ends of keys that take a list of names as well
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, on all common systems
+FLAGS = (  # Hydra's own
+    *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m", "--info", "-i"),
+    *("--shell-completion", "-sc"),
+)
+FLAGS_WITH_VALUES = (
+    *("--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd", "--package", "-p", "--cfg", "-c"),
+    "--experimental-rerun",
+)
 _OVERRIDE = re.compile(r"(?P<sign>[+~]*)(?P<key>[\w./@:-]+)(?P<value>=.*)?", re.DOTALL)
 
 
 def prepare(arguments: Sequence[str]) -> list[str]:
     """The arguments for Hydra. UserError for a key, option or job that does not exist, naming the nearest."""
-    keys, groups = known_keys(_job_name(arguments))
-    many_runs = not {"-m", "--multirun"}.isdisjoint(arguments)
-    return [_prepare_one(argument, keys, groups, many_runs) for argument in arguments]
+    job = _job(job_name(arguments))
+    many_runs, prepared, of_flag = has_many_runs(arguments), [], False
+    for argument in arguments:
+        prepared.append(argument if of_flag else _prepare_one(argument, job, many_runs))
+        of_flag = argument in FLAGS_WITH_VALUES
+    return prepared
+
+
+def has_many_runs(arguments: Sequence[str]) -> bool:
+    return not {"-m", "--multirun"}.isdisjoint(arguments)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What can be given to a job: its keys as users type them, with their defaults, and Hydra's names of the groups."""
+
+    defaults: dict[str, Any]
+    groups: dict[str, str]
+
+
+def _job(name: str) -> _Job:
+    configs = [config for config, _ in parts(name)]
+    chosen = {short_name(group): option for config in configs for group, option in groups_of(config).items()}
+    groups = {short_name(group): group.removeprefix("/") for config in configs for group in groups_of(config)}
+    return _Job({key: value for config in configs for key, value in config.items()} | chosen, groups)
 
 
 def parts(job: str) -> list[tuple[dict[str, Any], str]]:
@@ -51,9 +84,8 @@ def groups_of(config: dict[str, Any]) -> dict[str, Any]:
 
 def known_keys(job: str) -> tuple[set[str], dict[str, str]]:
     """A job's keys as users type them, and Hydra's names of those that are groups."""
-    configs = [config for config, _ in parts(job)]
-    groups = {short_name(group): group.removeprefix("/") for config in configs for group in groups_of(config)}
-    return {key for config in configs for key in config}.union(groups) - {"defaults", "job", "hydra"}, groups
+    found = _job(job)
+    return set(found.defaults) - {"defaults", "job", "hydra"}, found.groups
 
 
 def short_name(group: str) -> str:
@@ -61,11 +93,14 @@ def short_name(group: str) -> str:
     return group.partition("@")[0].rpartition("/")[2]
 
 
-def _prepare_one(argument: str, keys: set[str], groups: dict[str, str], many_runs: bool) -> str:
-    match = _OVERRIDE.fullmatch(argument)
-    if match is None or (match["value"] is None and "~" not in match["sign"]) or argument.startswith("-"):
+def _prepare_one(argument: str, job: _Job, many_runs: bool) -> str:
+    keys, groups = set(job.defaults) - {"defaults", "job", "hydra"}, job.groups
+    if argument.startswith("-"):
         _check_flag(argument, keys)
         return argument
+    match = _OVERRIDE.fullmatch(argument)
+    if match is None or (match["value"] is None and "~" not in match["sign"]):
+        raise UserError(f"{argument[:200]}: expected KEY=VALUE; a value with blanks wants quotes around it")
     sign, key, value = match["sign"], match["key"], match["value"]
     group = groups.get(short_name(key), "")
     if key not in (short_name(group), group.partition("@")[0], group):
@@ -77,16 +112,30 @@ def _prepare_one(argument: str, keys: set[str], groups: dict[str, str], many_run
         return f"{sign}{group or key}"
     value = value[1:]
     if group:
-        _check_options(key, value, option_names(CONFIGS / group.partition("@")[0]))
-        if value == "null" and not sign:
-            return f"~{group}"
-        if value in ("true", "false"):  # options are names, not truth values
-            value = f"'{value}'"
-        return f"{sign}{group}={value}"
-    return f"{sign}{key}={_value_for_hydra(argument, key, value, many_runs)}"
+        return _option_for_hydra(sign, key, group, value, job.defaults[short_name(group)])
+    value = _value_for_hydra(argument, key, value, many_runs)
+    if not many_runs and key in job.defaults:
+        parsed = OverridesParser.create().parse_override(f"{key}={value}").value()
+        _check_value(key, parsed, job.defaults[key])
+    return f"{sign}{key}={value}"
 
 
-def _job_name(arguments: Sequence[str]) -> str:
+def _option_for_hydra(sign: str, key: str, group: str, value: str, default: Any) -> str:
+    """`default` tells whether there may be several options, or none."""
+    options = option_names(CONFIGS / group.partition("@")[0])
+    given = re.findall(r"[^\[\],\s\"']+", value)
+    if given not in ([], ["null"]) or sign:
+        _check_options(key, given, options)
+        # Options are names, not truth values.
+        return f"{sign}{group}='{value}'" if value in ("true", "false") else f"{sign}{group}={value}"
+    if isinstance(default, list):
+        return f"{group}=[]"
+    if default is not None:
+        raise UserError(f"{key}={value}: expected one of {', '.join(options)}")
+    return f"~{group}"
+
+
+def job_name(arguments: Sequence[str]) -> str:
     for i, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name in ("--config-name", "-cn"):
@@ -108,10 +157,36 @@ def _check_flag(argument: str, keys: set[str]) -> None:
     name = argument.lstrip("-").partition("=")[0]
     if argument.startswith("--") and name in keys:
         raise UserError(f"{argument}: write {name}=VALUE, without dashes")
+    if argument.partition("=")[0] not in FLAGS + FLAGS_WITH_VALUES:
+        raise UserError(f"{argument[:200]}: no such flag; expected KEY=VALUE")
 
 
-def _check_options(group: str, value: str, options: list[str]) -> None:
-    for option in re.findall(r"[^\[\],\s\"']+", value):
+def _check_value(key: str, value: Any, default: Any) -> None:
+    """UserError for what can be no value of a key, whatever it means; the rest is told by whoever reads it."""
+    if isinstance(default, dict):
+        raise UserError(f"{key}: other keys fill this one; give one of its own, {key}.NAME=VALUE")
+    if isinstance(default, list) and not isinstance(value, list):
+        raise UserError(f'{key}={value}: expected a list, "[a, b]"')
+    if not _names_files(key):
+        return
+    if value in (None, "") and key == "output_path":
+        raise UserError(f"{key}: expected a folder, found nothing")
+    several = key.endswith(_SEVERAL)  # then each costs itself alone, whatever its length
+    for name in value if several and isinstance(value, list) else [value]:
+        text = str(name or "")
+        if not isinstance(name, str | int | float | None) or isinstance(name, bool) or "\0" in text:
+            raise UserError(f"{key}={str(value)[:200]!r}: expected the name of a file or folder")
+        sizes = [len(part.encode("utf-8", "surrogateescape")) for part in (text, *text.split("/"))]
+        if not several and "${" not in text and (sizes[0] > _LONGEST_PATH or max(sizes[1:]) > _LONGEST_NAME):
+            raise UserError(f"{key}={text[:80]}...: {sizes[0]} bytes, longer than the name of a file can be")
+
+
+def _names_files(key: str) -> bool:
+    return key.endswith(("_path", "_paths", "_dir")) or key in _NAMES_FILES
+
+
+def _check_options(group: str, given: list[str], options: list[str]) -> None:
+    for option in given:
         if option != "null" and option not in options:
             raise UserError(
                 f"{group}={option}: no such option; {did_you_mean(option, options)}Options: {', '.join(options)}"
@@ -119,7 +194,7 @@ def _check_options(group: str, value: str, options: list[str]) -> None:
 
 
 def _value_for_hydra(argument: str, key: str, value: str, many_runs: bool) -> str:
-    names_files = key.endswith(("_path", "_paths", "_dir")) or key in _NAMES_FILES
+    names_files = _names_files(key)
     if names_files:
         if _is_file(value):
             return quoted(value)
