@@ -24,6 +24,7 @@ from store.ledger import Ledger, Status
 from store.locks import PATIENCE_SECONDS
 from utils.errors import MediaError, UserError
 from utils.progress_bar import progress_bar
+from utils.streams import stdout_is_gone
 from utils.types import Features, Item, Show
 
 logger = logging.getLogger(__name__)
@@ -127,8 +128,7 @@ class _Run:
                 raise MediaError(f"{item.path}: no {self._stream.unit} came out of this file")
             features = self._stream.finish(result)
             self._store.save(features)
-            for each in self._shows:
-                each.show(features)
+            self._show(features)
             status, reason = ("partial", result.end.damage[0]) if result.end.damage else ("done", "")
             warnings, rows = result.end.warnings, result.rows
             self._ledger.add(item, status, reason=reason, warnings=warnings, rows=rows, seconds=seconds)
@@ -136,6 +136,14 @@ class _Run:
             self._fail(item, error, seconds, "empty" if empty else "failed")
         finally:
             todo.release(item)
+
+    def _show(self, features: Features) -> None:
+        try:
+            for each in self._shows:
+                each.show(features)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            stdout_is_gone(saving=bool(self._store.forms))
 
     def _fail(self, item: Item, error: Exception, seconds: float, status: Status) -> None:
         """One line for a file that cannot be used; anything else is our mistake, and its traceback is shown as well."""

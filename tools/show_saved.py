@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script
-from store.record import parse_record, read_record  # noqa: E402
-from utils.plain_files import check_plain, read_plain  # noqa: E402
+from store.record import parse_record, read_record
+from utils.plain_files import check_plain, read_plain
 
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, LookupError, RuntimeError)  # of files, and h5py's
 
