@@ -22,6 +22,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from utils.command_line import CONFIGS
 from utils.errors import UserError, first_line, user_error_in
 from utils.hydra_arguments import for_hydra
+from utils.streams import open_all
 
 STOPPED_BY_SIGNAL = 128  # and more: that of a run which a signal has stopped
 statuses = [0]  # of all runs: with -m there are several
@@ -53,6 +54,11 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    open_all()
+    try:
+        os.getcwd()
+    except OSError as error:
+        sys.exit(f"error: the current folder is gone or closed ({error.strerror}): go to another one")
     try:
         sys.argv[1:] = for_hydra(sys.argv[1:])
     except UserError as error:

@@ -52,10 +52,10 @@ def convert(
 
 
 def _hand_on(features: Features, store: Store, shows: list[Show], ledger: Ledger) -> None:
-    if not shows and store.done(features.item, features.folder, features.settings):
-        ledger.add(features.item, "skipped", reason="done before")
-        return
     try:
+        if not shows and store.done(features.item, features.folder, features.settings):
+            ledger.add(features.item, "skipped", reason="done before")
+            return
         store.save(features)
         for each in shows:
             each.show(features)

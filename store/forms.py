@@ -1,5 +1,6 @@
 """The forms that features are saved in: what a form is, and those that give every item files of its own."""
 
+import math
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from utils.errors import MediaError
 from utils.types import Features
 
 GRID = "grid"
+_MOST_OF_HEADER = 65_536  # bytes before the values of a .npy file
 _PICKLED = {"numpy._core.multiarray", "numpy._core.numeric", "numpy.core.multiarray", "numpy.core.numeric", "numpy"}
 
 
@@ -107,6 +109,8 @@ class SavePickle:
             array = _OnlyArrays(file).load()
         if not isinstance(array, np.ndarray):
             raise ValueError(f"holds {type(array).__name__}, which is no array")
+        if list(array.shape) != facts.get("shape", list(array.shape)):
+            raise ValueError(f"holds an array {array.shape}, not {facts['shape']}")
         return {facts["key"]: array}
 
 
@@ -160,6 +164,10 @@ class SaveNpz:
 
     def read(self, path: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
+            for name, inside in facts["arrays"].items():  # before anything is unpacked: a bomb is small on the disk
+                array_bytes = math.prod(inside["shape"]) * np.dtype(inside["dtype"]).itemsize
+                if not 0 <= archive.zip.getinfo(f"{name}.npy").file_size - array_bytes <= _MOST_OF_HEADER:
+                    raise ValueError(f"{name} is larger or smaller than its meta file says")
             found = {inside["key"]: archive[name] for name, inside in facts["arrays"].items()}
         if GRID in found and found[GRID].ndim == 2:  # an image's, which X-modaler has without the row
             found[GRID] = found[GRID][np.newaxis]

@@ -1,5 +1,6 @@
 """`on_extraction=save_hdf5`: all items of a folder in one file, for those who don't want a million small ones."""
 
+import errno
 import hashlib
 import json
 import os
@@ -17,13 +18,18 @@ from store.forms import NewFile, array_facts
 from store.parts import slices
 from store.record import Record, features_of, parse_record, record_bytes, record_of
 from utils.errors import MediaError, UserError
+from utils.plain_files import check_plain
 from utils.types import Features
 
 FOLDER = "folder"  # attribute of the file: `Features.folder`, whatever the file is called later
 RECORD = "record"  # attribute of an item's group: settings, source, provenance and shapes, as JSON
 PREDICTIONS = "predictions"
 _LIBVER = ("v110", "v110")  # attributes of any size, which records of many texts need
-_DAMAGE = (OSError, KeyError, TypeError, ValueError, RuntimeError, AttributeError)  # what h5py answers to it
+_FACTS = ("shape", "dtype")
+_MOST_PACKED = 1100  # times: zeros that gzip packed
+_DAMAGE = (  # what h5py answers to it
+    *(OSError, KeyError, TypeError, ValueError, RuntimeError, AttributeError, MemoryError, RecursionError),
+)
 
 
 class SaveHdf5:
@@ -58,7 +64,7 @@ class SaveHdf5:
         import h5py
 
         with h5py.File(path, "r") as own:
-            return {key: _mapped(path, own[key]) for key in facts["arrays"]}
+            return {key: _mapped(path, _dataset(own, key, inside)) for key, inside in facts["arrays"].items()}
 
     def record(self, archive: Path, name: str) -> Record | None:
         """What the folder's file says of an item; None where it does not hold it. UserError if it is no HDF5 file."""
@@ -78,10 +84,11 @@ class SaveHdf5:
         with self._opened(archive) as file:
             if file is None:
                 return
-            folder = file.attrs.get(FOLDER)
-            file.visititems(lambda name, node: names.append(name) if RECORD in node.attrs else None)
-        absolute = Path(os.path.abspath(archive))  # `T.h5` and `../T.h5` have no parent with a name
-        folder = str(folder or f"{absolute.parent.name}/{absolute.stem}")
+            try:
+                folder = _folder(file, archive)
+                file.visititems(lambda name, node: names.append(name) if RECORD in node.attrs else None)
+            except _DAMAGE as error:
+                raise UserError(f"{archive}: damaged ({error}): extract its items again") from error
         for name in names:
             try:
                 with self._opened(archive) as file:
@@ -124,8 +131,10 @@ class SaveHdf5:
 
         with self._lock:
             try:
-                stat = archive.stat()
-            except OSError:
+                stat = check_plain(archive)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                    raise UserError(f"{archive}: no HDF5 file, or damaged ({error.strerror}): move it away") from error
                 yield None
                 return
             state = archive, stat.st_ino, stat.st_size, stat.st_mtime_ns
@@ -260,7 +269,7 @@ def _checked(group: Any) -> Record:
     if record is None:
         raise ValueError("its record cannot be read")
     for key, facts in record.files.items():
-        if _facts(group[key]) != facts:
+        if _facts(_dataset(group, key, facts)) != facts:
             raise ValueError(f"{key} is not what its record says")
     return record
 
@@ -273,9 +282,35 @@ def _mapped(path: Path, dataset: Any) -> np.ndarray:
     return np.asarray(np.memmap(path, dataset.dtype, "r", offset, dataset.shape))
 
 
+def _dataset(group: Any, key: str, facts: dict[str, Any]) -> Any:
+    """ValueError, before anything is read, for what is not as `facts` say, lies in another file, or is a bomb."""
+    import h5py
+
+    if not isinstance(group.get(key, getlink=True), h5py.HardLink) or not isinstance(group[key], h5py.Dataset):
+        raise ValueError(f"{key} is no array of this file")
+    stored = group[key]
+    if stored.external or stored.is_virtual:
+        raise ValueError(f"{key} lies in another file")
+    if {"shape": list(stored.shape or ()), "dtype": str(stored.dtype)} != {name: facts.get(name) for name in _FACTS}:
+        raise ValueError(f"{key} is not what its record says")
+    if stored.nbytes > _MOST_PACKED * stored.id.get_storage_size():
+        raise ValueError(f"{key} would be {stored.nbytes:,} bytes, more than can lie in this file")
+    return stored
+
+
+def _folder(file: Any, archive: Path) -> str:
+    """`Features.folder` as it is noted; that of the file's own place where nothing is, or no folder."""
+    noted = file.attrs.get(FOLDER)
+    inside = isinstance(noted, str) and not Path(noted).is_absolute() and ".." not in Path(noted).parts
+    if inside and "\0" not in noted and 0 < len(os.fsencode(noted)) < 256:
+        return noted
+    absolute = Path(os.path.abspath(archive))  # `T.h5` and `../T.h5` have no parent with a name
+    return f"{absolute.parent.name}/{absolute.stem}"
+
+
 def _record_of(group: Any) -> Record | None:
     text = None if group is None else group.attrs.get(RECORD)
-    return None if text is None else parse_record(text)
+    return parse_record(text) if isinstance(text, str | bytes) else None
 
 
 def _facts(array: np.ndarray) -> dict[str, Any]:

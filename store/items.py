@@ -111,7 +111,12 @@ class Store:
                     return self._say(f"{item.path}: damaged in {archive}, done again")
         if not forms:
             return bool(self.forms)
-        if record is None or not self._up_to_date(record, item, settings) or not forms <= recorded:
+        if (
+            record is None
+            or record.item != item.name
+            or not self._up_to_date(record, item, settings)
+            or not forms <= recorded
+        ):
             return False
         wanted = {
             name: facts
@@ -180,7 +185,7 @@ class Store:
         """Names come from input paths; whatever they hold, results stay below `output_path`."""
         relative = Path(folder) / f"{item.name}{ending}"
         if relative.is_absolute() or ".." in relative.parts:
-            raise UserError(f"{item.path}: its results would lie outside {self.path}: {relative}")
+            raise MediaError(f"{item.path}: its results would lie outside {self.path}: {relative}")
         return self.path / relative
 
     def _up_to_date(self, record: Record, item: Item, settings: dict[str, Any]) -> bool:
@@ -238,6 +243,8 @@ def check_usable(features: Features) -> None:
             raise MediaError(f"{path}: {key!r} is empty (shape {array.shape}): nothing is saved")
         if array.dtype.hasobject:
             raise ValueError(f"{path}: {key!r} is an array of Python objects, which cannot be read back safely")
+        if array.dtype.kind not in "biufcSU":
+            raise MediaError(f"{path}: {key!r} is an array of {array.dtype}, not of numbers or words: nothing is saved")
         if array.dtype.kind in "fc":
             _check_finite(array, f"{path}: {key!r}")
 

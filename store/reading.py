@@ -13,6 +13,7 @@ import numpy as np
 from store.forms import Form, Gathers
 from store.record import META, PREDICTIONS, features_of, read_record
 from utils.errors import MediaError, UserError
+from utils.plain_files import check_plain
 from utils.types import Features
 
 
@@ -49,7 +50,10 @@ def read_item(meta: Path, forms: Sequence[Form]) -> Features:
     there = [form for form in forms if form.name in recorded]
     if not there:
         raise MediaError(f"{meta}: holds none of the forms {', '.join(form.name for form in forms)}")
-    home = Path(os.path.abspath(meta)).parents[record.item.count("/")]  # `.` and `..` have no name
+    if meta.name != Path(record.item).name + META:
+        raise MediaError(f"{meta}: the record of another item, {record.item[:200]!r}: renamed, or forged")
+    folders = Path(os.path.abspath(meta)).parents  # `.` and `..` have no name
+    home = folders[min(record.item.count("/"), len(folders) - 1)]
     for form in there:
         path = meta
         try:
@@ -78,7 +82,7 @@ def intact(path: Path, facts: dict[str, Any]) -> bool:
     Nothing else is opened: opening a pickle runs whatever is in it.
     """
     try:
-        if path.stat().st_size != facts.get("bytes"):
+        if check_plain(path).st_size != facts.get("bytes"):
             return False
         if path.suffix == ".npy":
             array = np.lib.format.open_memmap(path, mode="r")

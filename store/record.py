@@ -16,6 +16,7 @@ from utils.types import Features, Item, Source
 
 META, PREDICTIONS = "_meta.json", "_predictions.json"
 _FORMAT = 1
+_MOST_BYTES = 1 << 28  # of a meta file: of a million texts it has a tenth of that
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,13 @@ class Record:
 def read_record(path: Path) -> Record | None:
     """The record in `path`; None where there is none that can be used (absent, damaged, of another format)."""
     try:
-        return parse_record(read_plain(path))
+        return parse_record(read_plain(path, most_bytes=_MOST_BYTES))
     except OSError:
         return None
 
 
 def parse_record(data: bytes | str) -> Record | None:
+    """None for anything that is none, of whatever type: attributes of HDF5 files may have any."""
     try:
         content = json.loads(data)
         if content["format"] != _FORMAT:
@@ -51,6 +53,9 @@ def parse_record(data: bytes | str) -> Record | None:
     if not all(isinstance(each, dict) for each in dicts) or not isinstance(record.item, str):
         return None
     texts = [*record.files, source.path, *(facts.get("form", "") for facts in record.files.values())]
+    numbers = (source.size_bytes, source.mtime)
+    if not all(value is None or isinstance(value, int | float) for value in numbers):
+        return None
     # Files lie beside the record, whatever somebody wrote into it.
     return record if all(isinstance(each, str) for each in texts) and "/" not in "".join(record.files) else None
 
@@ -78,8 +83,12 @@ def features_of(
 ) -> Features:
     """Raises ValueError or TypeError for a record that `record_of` did not make."""
     name, provenance = record.item, dict(record.provenance)
-    if not name or Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
-        raise ValueError(f"{name!r} is no name of an item")
+    if not Path(name).name or Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+        raise ValueError(f"{name[:200]!r} is no name of an item")
+    if "\0" in record.source.path or not all(isinstance(key, str) for key in arrays):
+        raise ValueError("its source or its arrays have names that none can have")
+    if not isinstance(predictions, list) or not all(isinstance(row, dict) for row in predictions):
+        raise ValueError("its predictions are none")
     damage, warnings = (tuple(map(str, provenance.pop(key, ()))) for key in ("damage", "warnings"))
     item = Item(Path(record.source.path), name, tuple(map(str, provenance.get("texts", ()))))
     settings = plain(record.settings)  # with a nan in it, it would look changed on every run

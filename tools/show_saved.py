@@ -11,24 +11,39 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script
+from store.record import parse_record, read_record
+from utils.plain_files import check_plain, read_plain
+
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, LookupError, RuntimeError)  # of files, and h5py's
+
 
 def show(output_path: Path) -> None:
     metas = sorted(output_path.rglob("*_meta.json"))
     archives = sorted(output_path.rglob("*.h5"))
     if not metas and not archives:
         sys.exit(f"error: {output_path}: no saved features in this folder (on_extraction=save_numpy saves them)")
-    for archive in archives:
-        _show_hdf5(archive)
-    for meta in metas:
-        record = json.loads(meta.read_bytes())
-        print(f"\n{meta.parent / record['item'].split('/')[-1]}")
-        for name, facts in record["files"].items():
-            if name.endswith("_predictions.json"):
-                print(f"  {name}")
-                _show_predictions(json.loads((meta.parent / name).read_bytes()))
-            for key, inside in facts.get("arrays", {"": facts}).items():
-                if "shape" in inside:
-                    print(f"  {name}  {key}  {tuple(inside['shape'])} {inside['dtype']}".replace("    ", "  "))
+    for path in (*archives, *metas):
+        try:
+            _show_hdf5(path) if path.suffix == ".h5" else _show_item(path)
+        except BrokenPipeError:
+            raise
+        except _DAMAGE as error:
+            print(f"\n{path}: cannot be shown: {(str(error) or type(error).__name__).splitlines()[0][:200]}")
+
+
+def _show_item(meta: Path) -> None:
+    record = read_record(meta)
+    if record is None:
+        raise ValueError("damaged, or of another format")
+    print(f"\n{meta.parent / record.item.split('/')[-1]}")
+    for name, facts in record.files.items():
+        if name.endswith("_predictions.json"):
+            print(f"  {name}")
+            _show_predictions(json.loads(read_plain(meta.parent / name)))
+        for key, inside in facts.get("arrays", {"": facts}).items():
+            if "shape" in inside:
+                print(f"  {name}  {key}  {tuple(inside['shape'])} {inside['dtype']}".replace("    ", "  "))
 
 
 def _show_hdf5(archive: Path) -> None:
@@ -38,11 +53,15 @@ def _show_hdf5(archive: Path) -> None:
         if "record" not in group.attrs:
             return
         print(f"\n{archive}: {name}")
-        for key, facts in json.loads(group.attrs["record"])["files"].items():
+        record = parse_record(group.attrs["record"])
+        if record is None:
+            raise ValueError(f"{name}: its record cannot be read")
+        for key, facts in record.files.items():
             print(f"  {key}  {tuple(facts['shape'])} {facts['dtype']}")
         if "predictions" in group.attrs:
             _show_predictions(json.loads(group.attrs["predictions"]))
 
+    check_plain(archive)
     with h5py.File(archive, "r") as file:
         file.visititems(show_item)
 

@@ -18,9 +18,11 @@ from store.files import atomic_write
 from training.distributed import from_all, rank
 from training.schedules import Schedule
 from training.task import Task
-from utils.errors import UserError
+from utils.errors import UserError, first_line
+from utils.plain_files import check_plain
 
 LAST, BEST = "last.pt", "best.pt"
+_PARTS = {"model", "optimizer", "schedule", "rng", "position"}
 
 
 @dataclass
@@ -74,7 +76,8 @@ class Run:
     def restore(self, path: Path) -> None:
         """Go on where the checkpoint was written. UserError if it is of a run with other settings."""
         content = load(path)
-        old = content["config"]
+        old = content.get("config")
+        old = old if isinstance(old, dict) else {}
         changed = [
             f"{key} was {old.get(key)!r}, is {new!r}" for key, new in self.settings.items() if old.get(key) != new
         ]
@@ -91,11 +94,11 @@ class Run:
             self.task.loss.load_state_dict(content["loss"])
             self.optimizer.load_state_dict(content["optimizer"])
             self.at = Position(**content["position"])
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise UserError(f"{path}: of another model, optimizer or version ({str(error).splitlines()[0]})") from error
-        self.schedule.load_state_dict(content["schedule"])
-        self.scaler.load_state_dict(content["scaler"])
-        restore_random_state(content["rng"][rank()])
+            self.schedule.load_state_dict(content["schedule"])
+            self.scaler.load_state_dict(content["scaler"])
+            restore_random_state(content["rng"][rank()])
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise UserError(f"{path}: of another model, optimizer or version ({first_line(error)})") from error
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -107,10 +110,11 @@ def save(path: Path, content: dict[str, Any]) -> None:
 def load(path: Path) -> dict[str, Any]:
     """UserError if it is no checkpoint of a training run. Tensors and plain values only are unpickled."""
     try:
+        check_plain(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever unpickling finds wrong with a file
-        raise UserError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0][:160]})") from error
-    missing = {"model", "optimizer", "schedule", "rng", "position"} - set(content if isinstance(content, dict) else ())
+        raise UserError(f"{path}: not a readable checkpoint ({first_line(error)})") from error
+    missing = _PARTS - set(content if isinstance(content, dict) else ())
     if missing:
         raise UserError(f"{path}: cannot be resumed, it lacks {', '.join(sorted(missing))}; a plain state dict perhaps")
     return content

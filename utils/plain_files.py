@@ -30,6 +30,9 @@ def check_plain(path: str | os.PathLike[str]) -> os.stat_result:
     return facts
 
 
-def read_plain(path: str | os.PathLike[str]) -> bytes:
-    check_plain(path)
+def read_plain(path: str | os.PathLike[str], *, most_bytes: int | None = None) -> bytes:
+    """OSError for one with more than `most_bytes`, too."""
+    size = check_plain(path).st_size
+    if most_bytes is not None and size > most_bytes:
+        raise OSError(errno.EFBIG, f"{size:,} bytes, {most_bytes:,} at most are expected")
     return Path(path).read_bytes()

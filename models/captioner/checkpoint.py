@@ -1,5 +1,6 @@
 """A captioner on the disk, with all that captions need: weights, sizes, words, and which features it looks at."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 
 from models.captioner.model import Captioner
 from models.captioner.vocabulary import Vocabulary
+from models.checked_tensors import check_tensors
 from models.clip.description import WithoutInitialWeights
 from store.files import atomic_write, plain
 from utils.errors import UserError, did_you_mean
@@ -29,7 +31,7 @@ class LoadedCaptioner:
 def find_captioner(name: str, *, key: str = "caption_model") -> Path:
     """The checkpoint that option `key` names: `tiny` (embedded), or a path."""
     path = EMBEDDED.get(name, Path(name).expanduser())
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(
             f"{key}={name}: neither an embedded captioner nor the path of a checkpoint; "
             f"{did_you_mean(name, EMBEDDED)}Embedded: {', '.join(EMBEDDED)}"
@@ -66,10 +68,13 @@ def load_captioner(path: Path) -> LoadedCaptioner:
     content = _read(path)
     try:
         vocabulary = Vocabulary(content["words"])
+        if not isinstance(content["features"], dict):
+            raise TypeError(f"features: {content['features']!r}")
         with WithoutInitialWeights():
             model = Captioner(**content["arguments"])
+        check_tensors(path, content["captioner"], model.state_dict())
         model.load_state_dict(content["captioner"])
-    except (UserError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError, MemoryError) as error:  # UserErrors, too
         found = " ".join(str(error).split())[:160]
         raise UserError(f"{path}: a captioner whose parts do not fit ({found})") from error
     if len(vocabulary) != model.vocab_size:
@@ -79,7 +84,7 @@ def load_captioner(path: Path) -> LoadedCaptioner:
 
 def _read(path: Path) -> dict[str, Any]:
     """Tensors and plain values only are unpickled."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"{path}: no such captioner")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

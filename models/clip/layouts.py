@@ -5,6 +5,7 @@ open_clip's two layouts. Nothing is unpickled but tensors (`weights_only`). The 
 """
 
 import json
+import os
 import re
 import warnings
 import zipfile
@@ -94,7 +95,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def weights_file(path: Path) -> Path:
     """The file itself, or the weights inside a Hugging Face folder."""
-    if path.is_file():
+    if os.path.isfile(path):  # not `path.is_file()`, which raises for names that are too long
         return path
     for name in (
         "model.safetensors",
@@ -102,11 +103,11 @@ def weights_file(path: Path) -> Path:
         "open_clip_model.safetensors",
         "open_clip_pytorch_model.bin",
     ):
-        if (path / name).is_file():
+        if os.path.isfile(path / name):
             return path / name
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"{path}: expected model.safetensors or pytorch_model.bin in this folder, found neither")
-    raise UserError(f"{path}: no such checkpoint")
+    raise UserError(f"{path}: no such checkpoint, or no file")
 
 
 def files_that_count(path: Path) -> tuple[Path, ...]:
@@ -119,7 +120,7 @@ def files_that_count(path: Path) -> tuple[Path, ...]:
 
 def _refuse_other_families(path: Path) -> None:
     """A folder of Hugging Face says what it is; what differs in the weights would only be told by its first symptom."""
-    kind = _configuration(path).get("model_type") if path.is_dir() else None
+    kind = _configuration(path).get("model_type") if os.path.isdir(path) else None
     if not isinstance(kind, str) or kind in ("clip", "clip_model"):
         return
     title = "SigLIP" if kind.startswith("siglip") else kind

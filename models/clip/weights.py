@@ -14,14 +14,15 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from models.checked_tensors import check_tensors
 from models.clip.description import build_empty, infer
 from models.clip.layers import ACTIVATIONS
-from models.clip.layouts import Checkpoint, files_that_count, read_checkpoint
+from models.clip.layouts import Checkpoint, files_that_count, read_checkpoint, weights_file
 from models.clip.model import CLIP
 from models.clip.positions import Interpolation
 from store.locks import remove_lock
 from store.provenance import file_sha256, files_sha256
-from utils.errors import UserError, check_count, check_option, did_you_mean
+from utils.errors import UserError, check_count, check_option, did_you_mean, first_line
 from utils.progress_bar import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def find_weights(name: str, *, download_root: str | Path | None = None, offline:
             return CUSTOM
         raise UserError(f"model_name=custom: expected your weights at {CUSTOM}; put them there, or give their path")
     path = Path(name).expanduser()
-    if path.exists():
+    if os.path.exists(path):  # not `path.exists()`, which raises for names that are too long
         return path
     names = [*URLS, *EMBEDDED, "custom"]
     raise UserError(
@@ -93,11 +94,17 @@ def load_model(
     if resolution is not None:
         check_count("resolution", resolution)
     checkpoint = read_checkpoint(path)
+    check_tensors(weights_file(path), checkpoint.state, {})
     model = _empty_model(checkpoint, activation)
     _check_keys(checkpoint, model.state_dict())
+    check_tensors(weights_file(path), checkpoint.state, model.state_dict())
     # Copies: the checkpoint may be mapped from the disk, where somebody may write over it.
     state = {
-        key: value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
+        key: value.to(
+            torch.float32 if value.is_floating_point() else value.dtype,
+            copy=True,
+            memory_format=torch.contiguous_format,
+        )
         for key, value in checkpoint.state.items()
     }
     model.load_state_dict(state, strict=True, assign=True)
@@ -114,9 +121,9 @@ def _empty_model(checkpoint: Checkpoint, activation: str | None) -> CLIP:
         return build_empty(checkpoint.architecture or infer(checkpoint.state), activation=activation)
     except UserError as error:
         raise UserError(f"{checkpoint.path}: {error}") from error
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError) as error:
         raise UserError(
-            f"{checkpoint.path}: read as {checkpoint.layout}, but incomplete: {error} is missing or misshapen"
+            f"{checkpoint.path}: read as {checkpoint.layout}, incomplete: {first_line(error)} is missing or misshapen"
         ) from error
 
 

@@ -4,6 +4,7 @@ import logging
 import os
 import warnings
 from pathlib import Path
+from pickle import PickleError
 from typing import Any
 
 from extraction.towers import FoundModel
@@ -62,7 +63,7 @@ def _check_names(name: str, pretrained: str | None) -> None:
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained is None:
         raise UserError(f"pretrained: expected a tag or the path of a checkpoint. Tags of {name}: {', '.join(tags)}")
-    if pretrained not in tags and not Path(pretrained).is_file():
+    if pretrained not in tags and not os.path.isfile(pretrained):
         raise UserError(
             f"pretrained={pretrained}: neither a tag of {name} nor a file; {did_you_mean(pretrained, tags)}"
             f"Tags: {', '.join(tags) or 'none'}"
@@ -90,7 +91,7 @@ def _build(
                 require_pretrained=True,
             )
             tokenizer = open_clip.get_tokenizer(name, cache_dir=cache)
-    except (RuntimeError, OSError, ValueError, KeyError, AttributeError) as error:
+    except (RuntimeError, OSError, ValueError, LookupError, AttributeError, TypeError, EOFError, PickleError) as error:
         raise UserError(
             f"model_name={name}, pretrained={pretrained}: open_clip cannot load it ({first_line(error)})"
         ) from error

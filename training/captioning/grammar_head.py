@@ -1,12 +1,13 @@
 """Is a caption grammatical? A head on CLIP's text features, and the file it comes in."""
 
+import os
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from utils.errors import UserError
+from utils.errors import UserError, first_line
 
 GRAMMATICAL = 1  # the class
 
@@ -31,7 +32,7 @@ def load_head(path: Path) -> tuple[GrammarHead, str]:
 
     The same file holds the text tower, for `models.clip.weights.load_model`.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"grammar_path={path}: no such file; --config-name caption_grammar writes grammar.pt")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -45,5 +46,5 @@ def load_head(path: Path) -> tuple[GrammarHead, str]:
         return head.eval().requires_grad_(False), str(content["prefix"])
     except Exception as error:  # whatever unpickling finds wrong with a file
         raise UserError(
-            f"grammar_path={path}: expected a file of --config-name caption_grammar ({str(error).splitlines()[0]:.99})"
+            f"grammar_path={path}: expected a file of --config-name caption_grammar ({first_line(error):.99})"
         ) from error
