@@ -178,7 +178,7 @@ def test_commas_make_a_sweep_only_where_several_runs_are_asked_for() -> None:
     assert prepare(["-m", "batch_size=1,2"]) == ["-m", "batch_size=1,2"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=20) | st.text(alphabet="\\\"'${}\n a", max_size=12))
 def test_quoted_text_comes_through_hydra_and_omegaconf(text: str) -> None:
     assert composed(f"pred_texts=[{quoted(text)}]", f"texts={quoted(text)}")["pred_texts"] == [text]

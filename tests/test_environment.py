@@ -28,6 +28,7 @@ def test_a_wrong_value_for_any_key_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="streams, limits and folders as on POSIX")
+@pytest.mark.timeout(300)  # four programs, one after another
 def test_surroundings(tiny: Path, tmp_path: Path) -> None:
     """Closed streams, 32 files, no environment at all, an output that nobody reads, and a folder that is gone."""
     (tmp_path / "gone").mkdir()
@@ -41,7 +42,7 @@ def test_surroundings(tiny: Path, tmp_path: Path) -> None:
         ({run} image_paths=a.jpg; echo "print $?" >&2) | head -0
         (cd gone; rmdir ../gone; {run} image_paths=a.jpg; echo "gone $?")
     """
-    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert "Traceback" not in done.stderr, done.stderr
     assert done.stdout.splitlines() == ["closed 0", "gone 1"], done.stderr
     lines = done.stderr.splitlines()

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script
 from store.record import parse_record, read_record
 from utils.plain_files import check_plain, read_plain
 

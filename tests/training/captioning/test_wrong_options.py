@@ -88,5 +88,5 @@ def test_labels(threshold: str, tmp_path: Path) -> None:
 
 def test_evaluation(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
-    found = mistake("caption_evaluate", f"predictions=[{tmp_path}/a.json]", "references=b.json")
-    assert found.startswith("predictions: expected a json file")
+    with pytest.raises(UserError, match=r"^predictions=.*expected the name of a file or folder"):
+        composed("caption_evaluate", f"predictions=[{tmp_path}/a.json]", "references=b.json")
