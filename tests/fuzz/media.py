@@ -6,7 +6,8 @@ process that may crash. What must not come out, whatever the damage ("violation"
 - anything but rows or a MediaError in one line;
 - success without a row;
 - success that lacks more than the last second of what the file's own header promises (with the warning "cut short",
-  where the file looks whole and only its header may be wrong, it is "warned", and a violation only with `--strict`);
+  where the file looks whole and only its header may be wrong, it is "warned", and a violation only with `--strict`).
+  What a few rows stand for is too rough a measure: where they come short, the frames that PyAV alone finds tell;
 - no end within `--limit` seconds, or more than 3 GiB of memory.
 
 A reader that crashes costs one item of a run (`extraction.readers`): it is counted, and is no violation.
@@ -23,6 +24,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -39,6 +41,7 @@ from media.images import image_suffixes
 from tests.fuzz.forks import available_cores, outcomes
 from tests.fuzz.mutate import case
 from tests.fuzz.seeds import write_images, write_videos
+from tests.helpers.cut_films import BARELY_SECONDS
 from tests.helpers.shared_data import SHARED
 from utils.errors import MediaError
 from utils.types import Item
@@ -112,14 +115,17 @@ def _outcome(stream: VideoRows | ImageRows, path: Path, options: dict[str, Any])
         return "failed"
     if not isinstance(end, End) or not seconds:
         return "violation: success without rows"
+    if end.damage:
+        return "partial"
     if isinstance(stream, ImageRows):
         return "done with warnings" if end.warnings else "done"
     # Of re-timed videos the row's own time counts: what it shows may be long before, where no frame lies between.
     shown = [source if not options else own for own, source in seconds]
     if path.suffix == ".gif":  # has no header that promises: its last frame may be shown for minutes
         return "done with warnings" if end.warnings else "done"
-    lacks = _promised(path, end.facts["video"]) - max(shown) - _row_seconds(end.facts["video"], options)
-    if lacks > 1:
+    promised = _promised(path, end.facts["video"])
+    lacks = promised - max(shown) - _row_seconds(end.facts["video"], options)
+    if lacks > BARELY_SECONDS and (lacks := promised - _joined_seconds(path)) > BARELY_SECONDS:
         warned = any("cut short" in warning for warning in end.warnings)
         much = "1 to 10 s" if lacks < 10 else "more than 10 s"
         return f"{'warned' if warned else 'violation'}: done, lacks {much} of its header"
@@ -135,6 +141,18 @@ def _row_seconds(video: dict[str, Any], options: dict[str, Any]) -> float:
     if total := options.get("extraction_total"):
         return (video["duration_seconds"] or 0) / total
     return 1 / video["fps"] if video["fps"] else 0.0
+
+
+def _joined_seconds(path: Path) -> float:
+    """How long the frames last, where time stamps that go back are joined on to the last."""
+    seconds, last = Fraction(0), None
+    with av.open(str(path), metadata_errors="replace") as container:
+        for frame in container.decode(video=0):
+            if frame.pts is not None and frame.time_base is not None:
+                seconds += 0 if last is None else max(0, frame.pts - last) * frame.time_base
+                last = frame.pts
+        usual = container.streams.video[0].average_rate
+    return float(seconds + (1 / usual if usual else 0))
 
 
 def _promised(path: Path, video: dict[str, Any]) -> float:
