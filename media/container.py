@@ -263,6 +263,13 @@ class Clock:
         self.num_frames += 1
         return TimedFrame(self.num_frames - 1, (raw - self._origin) * time_base, clock, seconds)
 
+    @property
+    def joined_seconds(self) -> Fraction:
+        """From the first frame to the end of the last, where stamps started anew; else 0."""
+        if self._last_raw is None or self._origin is None or not self.restarts:
+            return Fraction(0)
+        return (self._last_raw - self._origin) * self.header.time_base + self._shift + self._last_duration_seconds
+
     def _go_back(self, clock: Fraction, may_restart: bool) -> Fraction:
         if not may_restart or self._last_clock_seconds - clock <= RESTART_SECONDS:
             return self._last_clock_seconds

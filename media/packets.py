@@ -53,7 +53,7 @@ def scan(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> Exten
     container, stream = open_stream(Path(path), limits)
     with container:
         header, notes = read_header(container, stream), _Notes.of(container.format.name, stream)
-        reach = Reach()
+        reach = Reach(header.last_tick)
         clock = Clock(replace(header, last_tick=None))  # that is for what is shown, and this goes by dts
         first, end = None, Fraction(0)
         # Packets come in decoding order, in which only dts rises; pts says when the frame is shown.

@@ -16,7 +16,7 @@ import av
 from av.error import FFmpegError
 
 from media.container import Clock, PtsOrDts, TimedFrame, open_stream, read_header, reason
-from media.ending import Promise, Reach, promised, verdict
+from media.ending import Found, Reach, promises, verdict
 from media.limits import DEFAULT_LIMITS, Limits
 from media.packets import Extent, PacketTable, holds_frame, scan
 from media.rgb import RgbConverter, turn_of
@@ -71,13 +71,15 @@ class VideoReader(AbstractContextManager["VideoReader"]):
             self._stream.codec_context.thread_count = self._threads
             self._header = read_header(self._container, self._stream)
             self._clock = Clock(self._header)
-            self._reach = Reach()
+            self._reach = Reach(self._header.last_tick)
             self._end_pts = 0  # where the frames so far end, in raw ticks
             self._end_seconds = Fraction(0)  # of the last frame, from the first
             self._pictures = self._decode()
             self._first = next(self._pictures, None)
             if self._first is None:
                 raise MediaError(f"{self.path}: no frame could be decoded{self._why_none()}")
+            if lost_seconds := self._reach.lost_before(self._first):
+                self._damaged(f"the first {float(lost_seconds):.2f} s did not decode")
             self._convert = RgbConverter()
             self.info = self._read_info(self._first)
         except BaseException:
@@ -116,7 +118,7 @@ class VideoReader(AbstractContextManager["VideoReader"]):
             frame.picture = partial(self._convert, picture)
             yield frame
             picture = next(self._pictures, None)
-        self._check_end(self._end_seconds, self._clock.num_frames, self._reach)
+        self._check_end(max(self._end_seconds, self._clock.joined_seconds), self._clock.num_frames, self._reach)
 
     def rows(self, retime: Retime, *, apart_seconds: Fraction, skip: int = 0) -> Iterator[Row]:
         """`retime(self.frames())` from row `skip` on; where rows are so far apart that it pays, only what they show is
@@ -253,7 +255,7 @@ class VideoReader(AbstractContextManager["VideoReader"]):
         self._container, self._stream = open_stream(self.path, self._limits)
         self._stream.thread_type = "AUTO"
         self._stream.codec_context.thread_count = self._threads
-        self._reach = Reach()
+        self._reach = Reach(self._header.last_tick)
         self._pictures = self._decode(packet)
         self._first = next(self._pictures, None)
 
@@ -271,11 +273,9 @@ class VideoReader(AbstractContextManager["VideoReader"]):
 
     def _check_end(self, end_seconds: Fraction, num_frames: int, reach: Reach) -> None:
         """A download or a recording that was cut: damage; where only the header may be wrong: a warning."""
-        if self._clock.restarts:  # then no time in the header means anything
-            promise = Promise()
-        else:
-            promise = promised(self._container, self._stream, self._header, reach, end_seconds)
-        lost, why = verdict(self.path, self._container.format.name, promise, reach.last)
+        header = self._header
+        given = promises(self._container, self._stream, header, Found(end_seconds, reach, bool(self._clock.restarts)))
+        lost, why = verdict(self.path, self._container.format.name, given, header.frame_seconds, reach.last)
         if not why:
             return
         found = f"{why}, found {float(end_seconds):.2f} s ({num_frames} frames)"

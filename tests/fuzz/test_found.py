@@ -46,7 +46,7 @@ def test_a_stream_that_turns_up_on_the_way_ends_nothing() -> None:
     def demux():
         for number, stream in enumerate([mine, other, mine]):
             index = 0 if stream is mine else 1
-            yield SimpleNamespace(stream=stream, stream_index=index, pts=number, duration=1, size=1)
+            yield SimpleNamespace(stream=stream, stream_index=index, pts=number, duration=1, size=1, is_discard=False)
         raise IndexError("list index out of range")
 
     reach = Reach()
