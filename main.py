@@ -38,7 +38,7 @@ def main(config: DictConfig) -> None:
         importlib.import_module(config.job._target_.rpartition(".")[0])  # takes seconds: see `utils.signals`
         with stoppable():
             status = call(config.job, _convert_="all")
-    except (UserError, InstantiationException) as error:
+    except (UserError, OSError, InstantiationException) as error:
         sys.exit(f"error: {user_error_in(error)}")
     except MissingMandatoryValue as error:  # `query: ???` in the job's file
         key = str(error.full_key).rpartition(".")[2]

@@ -16,6 +16,7 @@ from utils.part_files import part_file
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+_TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)
 _IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 # What file systems without durable folders answer; the file itself is safe by then.
 _FOLDER_NOT_SYNCABLE = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS)
@@ -41,10 +42,10 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
         try:
             yield file
         except BaseException as error:
-            # Other OSErrors of the block can be about other files: they are passed on as they are.
+            # OSErrors of the block that name a file are about that one: they are passed on as they are.
             # PyTorch answers a failed write with an error of its own, of which the disk's is the context.
             cause = error if isinstance(error, OSError) else error.__context__
-            if isinstance(cause, OSError) and _is_disk_full(cause):
+            if isinstance(cause, OSError) and (_is_disk_full(cause) or _is_of_descriptor(cause)):
                 raise storage_error(path, cause) from error
             raise
         try:
@@ -89,6 +90,11 @@ def storage_error(path: Path, error: OSError) -> UserError:
         )
     if error.errno in _NO_PERMISSION:
         return UserError(f"{path}: not allowed to write there: choose another output_path or mend the permissions")
+    if error.errno in _TOO_MANY_OPEN:
+        return UserError(
+            f"{path}: could not be opened, too many files are: raise the limit (ulimit -n) or lower workers and "
+            "batch_size, and run the same command again; finished files are kept"
+        )
     if error.errno == errno.ENAMETOOLONG:
         return MediaError(f"{path}: this name is too long for the file system: rename the input file")
     if error.errno in _IN_THE_WAY:
@@ -99,6 +105,11 @@ def storage_error(path: Path, error: OSError) -> UserError:
 def _is_disk_full(error: OSError) -> bool:
     # numpy reports a short write in words only: "100000 requested and 8192 written".
     return error.errno in _DISK_FULL or (error.errno is None and "requested and" in str(error))
+
+
+def _is_of_descriptor(error: OSError) -> bool:
+    """The system's answer to a write or flush, which know no name."""
+    return error.errno is not None and error.filename is None
 
 
 def plain(value: Any) -> Any:

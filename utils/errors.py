@@ -77,13 +77,26 @@ def check_path(key: str, given: object) -> None:
 
 
 def user_error_in(error: BaseException) -> UserError:
-    """The user's mistake inside what Hydra wrapped around it; raises `error` itself if there is none."""
+    """The user's mistake, or the system's, inside what Hydra wrapped around it; raises `error` itself if there is none.
+
+    The system's (disk, permissions, open files) are told where they happen, with what to do; here those that were not.
+    """
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, UserError):
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return cause
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return _of_system(cause)
         cause = cause.__cause__
-    if cause is None:
-        raise error
-    return cause
+    raise error
+
+
+def _of_system(error: OSError) -> UserError:
+    name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    return UserError(
+        f"{name}{error.strerror or error}: look at this file, its disk and its permissions, and run the same command "
+        "again; finished files are kept"
+    )
 
 
 def given_path(key: str, path: str | os.PathLike[str] | None, expected: str) -> Path:

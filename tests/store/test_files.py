@@ -90,6 +90,20 @@ def test_a_full_disk_inside_the_block(tmp_path: Path, number: int) -> None:
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize(("number", "advice"), [(errno.EIO, "check the disk"), (errno.EMFILE, "too many files")])
+def test_a_write_that_fails_inside_the_block(tmp_path: Path, number: int, advice: str) -> None:
+    with pytest.raises(UserError, match=advice) as caught, atomic_write(tmp_path / "x.bin"):
+        raise OSError(number, os.strerror(number))
+    assert str(caught.value).startswith(f"{tmp_path / 'x.bin'}: ")
+    assert names(tmp_path) == []
+
+
+def test_another_file_that_fails_inside_the_block_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="another") as caught, atomic_write(tmp_path / "x.bin"):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "another")
+    assert caught.value.filename == "another"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux' always full device")
 def test_numpy_on_a_really_full_device(tmp_path: Path) -> None:
     def save() -> None:
