@@ -4,21 +4,18 @@ A thread hands out items and takes in what the readers send; the caller takes ro
 them, which is what holds the readers back. Events of several items come mixed, those of one item in order.
 """
 
-import os
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import Pipe, wait
 from queue import SimpleQueue
 
 from extraction.events import End, Prepared, ReadEvent, Rows, Start
 from extraction.fork_server import AVAILABLE, fork_server
-from extraction.reader_process import read_all, warm_up
-from extraction.ring import Ring
+from extraction.reader import Reader, Task, private_bytes
+from extraction.reader_process import warm_up
 from utils.errors import MediaError, UserError
 from utils.types import Item
 
@@ -55,7 +52,7 @@ def read_in_processes(
     `timeout_seconds` or took `memory_gb` more than at its start. Closing this generator ends the processes.
     """
     make_ready()
-    tasks = (_Task(number, item, skip(item)) for number, item in enumerate(items, 1))
+    tasks = (Task(number, item, skip(item)) for number, item in enumerate(items, 1))
     dispatcher = _Dispatcher(tasks, rows, workers, depth, ahead, timeout_seconds, memory_gb * _GB)
     try:
         yield from dispatcher.events()
@@ -63,69 +60,12 @@ def read_in_processes(
         dispatcher.close()
 
 
-@dataclass(eq=False)
-class _Task:
-    number: int
-    item: Item
-    skip: int  # rows that are not wanted, or not any more
-    started: bool = False
-    alone: bool = False  # in a process that reads nothing else
-
-
-@dataclass(eq=False)
-class _Reader:
-    """One process, seen from here."""
-
-    pid: int
-    connection: Connection
-    ring: Ring
-    base_bytes: int
-    tasks: dict[int, _Task] = field(default_factory=dict)  # handed out, not finished
-    num_tasks: int = 0  # handed out so far
-    end: str = ""  # why it was killed, if we did
-    sign: tuple[int, int] = (0, 0)
-    silent_looks: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)  # two threads send
-
-    @classmethod
-    def start(cls, rows: Rows, slots: int) -> "_Reader":
-        server = fork_server(warm_up)
-        ours, theirs = Pipe()
-        memory = Ring.file(slots)
-        try:
-            pid = server.start(read_all, (rows, slots), (theirs.fileno(), memory))
-            return cls(pid, ours, Ring(memory, slots), _private_bytes(pid))
-        finally:
-            theirs.close()
-            os.close(memory)
-
-    @property
-    def alone(self) -> bool:
-        return any(task.alone for task in self.tasks.values())
-
-    def send(self, message: tuple[int, Item, int] | None) -> None:
-        with self.lock, suppress(OSError):  # a dead one is found out soon
-            self.connection.send(message)
-
-    def take(self, event: Prepared) -> Prepared:
-        """With its content out of shared memory; wakes the reader if that is what it waits for."""
-        event = replace(event, content=self.ring.take(event.content))
-        if self.ring.wanted and self.ring.freed >= self.ring.wanted:
-            self.send(None)
-        return event
-
-    def kill(self, reason: str) -> None:
-        self.end = reason
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-
-
 class _Dispatcher:
     """Its thread does all but take rows out; `events` and `close` are for the caller's."""
 
     def __init__(
         self,
-        tasks: Iterator[_Task],
+        tasks: Iterator[Task],
         rows: Rows,
         workers: int,
         depth: int,
@@ -135,12 +75,12 @@ class _Dispatcher:
     ) -> None:
         self._rows, self._workers, self._depth, self._ahead = rows, workers, depth, ahead
         self._timeout_seconds, self._memory_bytes = timeout_seconds, memory_bytes
-        self._tasks, self._again = tasks, deque[_Task]()
+        self._tasks, self._again = tasks, deque[Task]()
         self._most_each = max(2, min(8, ahead // workers // 2))
         self._num_taken = self._num_consumed = self._num_in_vain = 0
         self._last_look_seconds = time.monotonic()
-        self._readers: list[_Reader] = []
-        self._found: SimpleQueue[tuple[_Task, _Reader | None, ReadEvent] | BaseException | None] = SimpleQueue()
+        self._readers: list[Reader] = []
+        self._found: SimpleQueue[tuple[Task, Reader | None, ReadEvent] | BaseException | None] = SimpleQueue()
         self._bell, self._ring_bell = Pipe(duplex=False)
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="readers", daemon=True)
@@ -193,7 +133,7 @@ class _Dispatcher:
             reader.send((task.number, task.item, task.skip))
         return self._num_consumed < self._num_taken
 
-    def _next_task(self) -> _Task | None:
+    def _next_task(self) -> Task | None:
         if self._again:
             return self._again.popleft()
         if self._num_taken - self._num_consumed >= self._ahead:
@@ -202,18 +142,18 @@ class _Dispatcher:
         self._num_taken += task is not None
         return task
 
-    def _reader_for(self, task: _Task) -> _Reader | None:
+    def _reader_for(self, task: Task) -> Reader | None:
         """One that has nothing to do, or a new one, or that with the least to do; None while all have enough."""
         idle = [reader for reader in self._readers if not reader.tasks]
         if idle:
             return self._replaced(idle[0]) if task.alone and idle[0].num_tasks else idle[0]
         if len(self._readers) < self._workers:
-            self._readers.append(_Reader.start(self._rows, self._depth))
+            self._readers.append(Reader.start(self._rows, self._depth))
             return self._readers[-1]
         with_room = [each for each in self._readers if len(each.tasks) < self._most_each and not each.alone]
         return None if task.alone else min(with_room, key=lambda reader: len(reader.tasks), default=None)
 
-    def _receive(self, reader: _Reader) -> None:
+    def _receive(self, reader: Reader) -> None:
         try:
             messages = reader.connection.recv()
         except (EOFError, OSError):
@@ -242,10 +182,10 @@ class _Dispatcher:
             reader.sign = sign
             if reader.silent_looks * _LOOK_SECONDS >= self._timeout_seconds:
                 reader.kill(f"no progress in reading for {self._timeout_seconds:g} s (read_timeout)")
-            elif _private_bytes(reader.pid) - reader.base_bytes > self._memory_bytes:
+            elif private_bytes(reader.pid) - reader.base_bytes > self._memory_bytes:
                 reader.kill(f"reading it took more than {self._memory_bytes / _GB:g} GB of memory (read_memory)")
 
-    def _bury(self, reader: _Reader) -> None:
+    def _bury(self, reader: Reader) -> None:
         """What it was at is lost; what waited behind that is read by others. If it was at nothing, one of the items
         before may be to blame, or one of those that wait: each of them is read in a process of its own.
         """
@@ -267,10 +207,10 @@ class _Dispatcher:
                 task.alone = task.alone or not culprit
                 self._again.appendleft(task)
 
-    def _replaced(self, reader: _Reader) -> _Reader:
+    def _replaced(self, reader: Reader) -> Reader:
         reader.connection.close()
         fork_server(warm_up).end(reader.pid, patience_seconds=1.0)
-        self._readers[self._readers.index(reader)] = new = _Reader.start(self._rows, self._depth)
+        self._readers[self._readers.index(reader)] = new = Reader.start(self._rows, self._depth)
         return new
 
 
@@ -278,11 +218,3 @@ def _how(status: int) -> str:
     if status == -signal.SIGKILL:
         return "was killed: signal 9 (is the machine out of memory?)"
     return f"crashed: signal {-status}" if status < 0 else f"ended with status {status}"
-
-
-def _private_bytes(pid: int) -> int:
-    """Memory that is not shared with other processes' files; 0 for a process that has ended."""
-    with suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/statm") as file:
-        _, resident, shared = (int(number) for number in file.read().split()[:3])
-        return (resident - shared) * os.sysconf("SC_PAGESIZE")
-    return 0

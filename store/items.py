@@ -1,21 +1,18 @@
 """Saved items: the files of all forms of a run, written whole, and recognised when they are already there."""
 
-import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
-import numpy as np
-
-from store.files import atomic_write, encode, remove
+from store.files import encode, remove
 from store.forms import Form, Gathers, NewFile
 from store.gathering import gather
 from store.ledger import Ledger
 from store.locks import Locks
-from store.parts import CHUNK_BYTES, PARTS, Parts, let_go, part_path, remove_forgotten, remove_part, slices
+from store.parts import PARTS, Parts, part_path, remove_forgotten, remove_part
 from store.provenance import software
 from store.reading import intact
 from store.record import (
@@ -28,6 +25,8 @@ from store.record import (
     setting_changes,
     write_record,
 )
+from store.usable import check_usable
+from store.writing import write_file
 from utils.errors import MediaError, UserError
 from utils.part_files import remove_leftovers
 from utils.types import Features, Item, Show
@@ -155,7 +154,7 @@ class Store:
         files = _keep_or_clear(meta, old, record, self.forms)
         for name, (form_name, file) in new.items():
             of_form = {"form": form_name} if form_name else {}
-            files[name] = of_form | _write(meta.with_name(name), file, features)
+            files[name] = of_form | write_file(meta.with_name(name), file, features)
         write_record(meta, replace(record, files=files))
 
     def saved_bytes(self, item: Item, folder: str) -> list[int]:
@@ -225,78 +224,6 @@ def forms_and_shows(on_extraction: Mapping[str, Form | Show] | Sequence[Form | S
             "on_extraction=[] (captions: on_caption=[]): expected print or another of this group, or a list of them"
         )
     return [each for each in given if isinstance(each, Form)], [each for each in given if isinstance(each, Show)]
-
-
-def check_usable(features: Features) -> None:
-    """Raises MediaError for results that must never pass for a success: no arrays, no rows, nan or infinite.
-
-    ValueError for arrays that are not those of one item, which is our mistake.
-    """
-    path = features.item.path
-    if not features.arrays:
-        raise MediaError(f"{path}: no features came out of it: nothing is saved")
-    rows = {key: len(array) for key, array in features.arrays.items() if array.ndim > 0}
-    if len(set(rows.values())) > 1:
-        raise ValueError(f"{path}: arrays differ in their number of rows: {rows}")
-    for key, array in features.arrays.items():
-        if array.size == 0:
-            raise MediaError(f"{path}: {key!r} is empty (shape {array.shape}): nothing is saved")
-        if array.dtype.hasobject:
-            raise ValueError(f"{path}: {key!r} is an array of Python objects, which cannot be read back safely")
-        if array.dtype.kind not in "biufcSU":
-            raise MediaError(f"{path}: {key!r} is an array of {array.dtype}, not of numbers or words: nothing is saved")
-        if array.dtype.kind in "fc":
-            _check_finite(array, f"{path}: {key!r}")
-
-
-def _check_finite(array: np.ndarray, name: str) -> None:
-    num_rows, num_bad, first = 0, 0, None
-    for rows in slices(array):
-        if not (finite := np.isfinite(rows)).all():
-            first = num_rows + int(np.argwhere(~finite)[0][0]) if first is None else first
-            num_bad += finite.size - int(finite.sum())
-        num_rows += len(rows)
-    if num_bad:
-        row = f", first in row {first}" if array.ndim else ""
-        raise MediaError(
-            f"{name} holds {num_bad} of {array.size} values that are nan or infinite{row}: "
-            "nothing is saved; try precision=fp32"
-        )
-
-
-class _Watched:
-    """A file that counts what is written to it, and lets go of the mapped arrays that this comes from."""
-
-    def __init__(self, file: BinaryIO, arrays: Sequence[np.ndarray], sha256: Any = None) -> None:
-        self._file, self._arrays, self.sha256 = file, arrays, sha256
-        self.num_bytes = 0
-
-    def write(self, data: Any, /) -> int:
-        if self.sha256 is not None:  # no second pass over the file, no copy in memory
-            self.sha256.update(data)
-        before, self.num_bytes = self.num_bytes, self.num_bytes + memoryview(data).nbytes
-        if self.num_bytes // CHUNK_BYTES > before // CHUNK_BYTES:
-            let_go(self._arrays)
-        return self._file.write(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-
-def _write(path: Path, new: NewFile, features: Features) -> dict[str, Any]:
-    arrays = list(features.arrays.values())
-    with atomic_write(path) as file:
-        if new.seeks:
-            new.write(_Watched(file, arrays))
-            file.flush()
-            file.seek(0)
-            sha256 = hashlib.file_digest(file, "sha256")  # pyright: ignore[reportArgumentType]
-            num_bytes = file.tell()
-        else:
-            watched = _Watched(file, arrays, hashlib.sha256())
-            new.write(watched)
-            sha256, num_bytes = watched.sha256, watched.num_bytes
-    return new.facts | {"bytes": num_bytes, "sha256": sha256.hexdigest()}
 
 
 def _predictions(features: Features) -> NewFile:

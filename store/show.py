@@ -5,7 +5,7 @@ import sys
 import numpy as np
 from tqdm import tqdm
 
-from store.items import check_usable
+from store.usable import check_usable
 from utils.types import Features
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from apps.convert import convert
-from store import items
+from store import items, writing
 from store.forms import Form, SaveNumpy, SavePickle
 from store.provenance import software
 from tests.helpers.saved_forms import Folder, options, run_ends, saving_forms
@@ -411,7 +411,7 @@ def test_a_full_disk_stops_with_one_line(folder: Folder, make: Make, monkeypatch
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(items._Watched, "write", full)
+    monkeypatch.setattr(writing._Watched, "write", full)
     with pytest.raises(UserError, match="disk is full"):
         folder.save(make())
     assert files(folder.path) == []
