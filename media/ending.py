@@ -92,7 +92,8 @@ def promises(container: InputContainer, stream: VideoStream, header: Header, fou
     ends = found.reach.seconds(container)
     given = []
     if header.own_seconds is not None:
-        start = (stream.start_time or 0) * header.time_base
+        first = stream.start_time or 0  # MXF says 0 also where its first frame comes one later
+        start = max(first, first if found.reach.first_pts is None else found.reach.first_pts) * header.time_base
         there = max(found.end_seconds, ends.get(stream.index, start) - start)  # with packets that an edit list hides
         given.append(Promise(header.own_seconds, header.own_seconds - there))
     alone = len(container.streams) == 1

@@ -76,6 +76,7 @@ FILMS = {
     "sound.flv": Film("flv1", "libmp3lame"),
     "silent.swf": Film("flv1"),
     "sound.swf": Film("flv1", "libmp3lame"),
+    "silent.ogv": Film("libvpx", container="ogg"),
     "sound.ogv": Film("libvpx", "libopus", rate=48000, container="ogg"),
     "sound.wmv": Film("wmv2", "libmp3lame", container="asf"),
     "pictures.y4m": Film("wrapped_avframe", container="yuv4mpegpipe"),

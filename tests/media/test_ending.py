@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import pytest
@@ -123,6 +124,81 @@ def test_a_wrong_header_of_a_whole_file_is_a_warning(films: Path, tmp_path: Path
     middle = len(whole) // 2
     path.write_bytes(whole[:middle] + bytes(2000) + whole[middle + 2000 :])  # but now it may be right
     assert outcome(path).status == "failed"
+
+
+def test_a_header_that_contradicts_itself_is_believed_where_bytes_are_missing(films: Path, tmp_path: Path) -> None:
+    """Twice as long, as it says of the file, but not of its only stream."""
+    data = film(films, "silent.mkv").read_bytes()
+    at = data.index(b"\x44\x89\x88") + 3
+    data = data[:at] + struct.pack(">d", 2000.0 * SECONDS) + data[at + 8 :]
+    path = tmp_path / "x.mkv"
+    path.write_bytes(data)
+    assert (outcome(path).status, outcome(path).warnings) == ("done", ())
+    path.write_bytes(data[:-10])
+    assert "ends early: its header says 8.00 s, found 4.00 s (40 frames)" in outcome(path).reason
+
+
+def test_an_ogg_that_lost_pages_before_its_last_tells(films: Path, tmp_path: Path) -> None:
+    data = film(films, "silent.ogv").read_bytes()
+    starts = [at for at in range(len(data)) if data[at : at + 4] == b"OggS"]
+    path = tmp_path / "x.ogv"
+    path.write_bytes(data[: starts[len(starts) // 2]] + data[starts[-1] :])
+    found = outcome(path)
+    assert found.status == "failed", found
+    assert "ends early: its header says 4.00 s, found " in found.reason
+
+
+def test_time_stamps_that_restart_do_not_hide_what_is_missing(films: Path, tmp_path: Path) -> None:
+    data = film(films, "silent.webm").read_bytes()
+    clusters = [at for at in range(len(data)) if data[at : at + 4] == b"\x1f\x43\xb6\x75"]
+    start, third = clusters[0], data[clusters[0] : clusters[len(clusters) // 3]]
+    path = tmp_path / "x.webm"
+    path.write_bytes(data[:start] + third * 4)
+    found = outcome(path)
+    assert found.status == "done", found
+    assert found.warnings[0].startswith("time stamps start anew at frame "), found
+    path.write_bytes(data[:start] + third * 2)
+    found = outcome(path)
+    assert found.status == "failed", found
+    assert "ends early: its header says 4.00 s, found " in found.reason
+
+
+@pytest.mark.parametrize(("pts", "end"), [(30, 40), (1 << 30, 20)])
+def test_what_an_edit_list_hides_counts_up_to_the_end_of_the_film(pts: int, end: int) -> None:
+    """Not what it hides because it were to be shown hours later."""
+    stream = object()
+    kind = {"stream": stream, "stream_index": 0, "duration": 10, "size": 1}
+    shown = SimpleNamespace(**kind, pts=10, is_discard=False)
+    hidden = SimpleNamespace(**kind, pts=pts, is_discard=True)
+    container = SimpleNamespace(demux=lambda: iter([hidden, shown]))
+    reach = Reach(last_tick=40)
+    assert list(reach.packets(container, stream)) == [hidden, shown]  # type: ignore[arg-type]
+    assert (reach.latest_ticks, reach.first_pts) == ({0: end}, 10)
+
+
+def without_its_first_picture(path: Path, key_frames_apart: int) -> Path:
+    """MPEG-TS with H.264: the parameter sets stay, and no frame decodes before the next key frame."""
+    with av.open(str(path), "w") as output:
+        options = {"bf": "0", "x264-params": f"keyint={key_frames_apart}:scenecut=0:repeat-headers=1"}
+        stream = output.add_stream("libx264", rate=FPS, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        frames = [av.VideoFrame(64, 48, "yuv420p") for _ in range(SECONDS * FPS)]
+        first, second, *others = (packet for frame in (*frames, None) for packet in stream.encode(frame))
+        sets = bytes(first).partition(b"\0\0\1\x65")[0]
+        joined = av.Packet(sets + bytes(second))
+        joined.pts, joined.dts, joined.time_base = second.pts, second.dts, second.time_base
+        joined.stream = second.stream
+        output.mux([joined, *others])
+    return path
+
+
+def test_a_recording_that_begins_between_two_key_frames(tmp_path: Path) -> None:
+    """All do: what is lost with a second or less of them is not told, as no program tells it."""
+    found = outcome(without_its_first_picture(tmp_path / "short.ts", FPS))
+    assert (found.status, found.rows) == ("done", (SECONDS - 1) * FPS)
+    found = outcome(without_its_first_picture(tmp_path / "long.ts", 2 * FPS))
+    assert (found.status, found.rows) == ("partial", (SECONDS - 2) * FPS)
+    assert found.reason == "damaged at 0.00 s after 0 frames (the first 1.90 s did not decode)"
 
 
 def test_a_part_of_a_presentation_is_whole(films: Path, tmp_path: Path) -> None:
