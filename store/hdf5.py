@@ -17,7 +17,7 @@ from store.files import atomic_write, encode
 from store.forms import NewFile, array_facts
 from store.parts import slices
 from store.record import Record, features_of, parse_record, record_bytes, record_of
-from utils.errors import MediaError, UserError
+from utils.errors import MediaError, UserError, first_line
 from utils.plain_files import check_plain
 from utils.types import Features
 
@@ -27,6 +27,7 @@ PREDICTIONS = "predictions"
 _LIBVER = ("v110", "v110")  # attributes of any size, which records of many texts need
 _FACTS = ("shape", "dtype")
 _MOST_PACKED = 1100  # times: zeros that gzip packed
+_SYSTEM = (errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
 _DAMAGE = (  # what h5py answers to it
     *(OSError, KeyError, TypeError, ValueError, RuntimeError, AttributeError, MemoryError, RecursionError),
 )
@@ -134,7 +135,7 @@ class SaveHdf5:
                 stat = check_plain(archive)
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                    raise UserError(f"{archive}: no HDF5 file, or damaged ({error.strerror}): move it away") from error
+                    raise _unreadable(archive, error) from error
                 yield None
                 return
             state = archive, stat.st_ino, stat.st_size, stat.st_mtime_ns
@@ -148,10 +149,17 @@ class SaveHdf5:
                 except OSError as error:
                     if raw is not None:
                         raw.close()
-                    raise UserError(f"{archive}: no HDF5 file, or damaged ({error}): move it away") from error
+                    raise _unreadable(archive, error) from error
                 self._close = weakref.finalize(self, _close, self._file, raw)  # at the end of the program at the latest
                 self._state = state
             yield self._file
+
+
+def _unreadable(archive: Path, error: OSError) -> UserError:
+    """What stands in the way may be moved, but not a whole file that the system does not give out today."""
+    if error.errno in _SYSTEM:
+        return UserError(f"{archive}: cannot be read now ({error.strerror}): mend that, and run the same command again")
+    return UserError(f"{archive}: no HDF5 file, or damaged ({error.strerror or first_line(error)}): move it away")
 
 
 def _close(file: Any, raw: Any) -> None:

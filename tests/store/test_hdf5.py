@@ -1,5 +1,6 @@
 """One file for all items: what goes in comes out, whatever happens when it is written."""
 
+import errno
 import multiprocessing
 import os
 import resource
@@ -132,6 +133,26 @@ def test_nothing_worth_saving(make: Make, folder: Folder) -> None:
         folder.save(make(arrays={"clip": np.full((2, 3), np.nan, np.float32)}))
     folder.end_run()
     assert not file_of(folder.path).exists()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
+def test_a_whole_file_that_cannot_be_read_now_is_not_called_damaged(
+    make: Make, folder: Folder, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    path, opened = file_of(folder.path), Path.open
+    folder.save(make("a"))
+
+    def fail(self: Path, *arguments: Any, **options: Any) -> Any:
+        if self == path:
+            raise OSError(number, os.strerror(number), str(path))
+        return opened(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(UserError, match="cannot be read now") as caught:
+        folder.done(make("a"))
+    assert "move it" not in str(caught.value)
+    monkeypatch.undo()
+    assert folder.done(make("a"))
 
 
 @pytest.mark.parametrize("found", ["text", "cut", "a folder"])
