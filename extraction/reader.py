@@ -44,7 +44,7 @@ class Reader:
         ours, theirs = Pipe()
         memory = Ring.file(slots)
         try:
-            pid = server.start(read_all, (rows, slots), (theirs.fileno(), memory))
+            pid = server.start(read_all, (rows, slots, _here()), (theirs.fileno(), memory))
             return cls(pid, ours, Ring(memory, slots), private_bytes(pid))
         finally:
             theirs.close()
@@ -69,6 +69,14 @@ class Reader:
         self.end = reason
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
+
+
+def _here() -> str:
+    """The current folder, which may be another one by now than when the fork server was made."""
+    try:
+        return os.getcwd()
+    except OSError:  # it is gone
+        return ""
 
 
 def private_bytes(pid: int) -> int:

@@ -39,8 +39,10 @@ def warm_up() -> None:
     Preprocess(8, "fast").frame(np.zeros((16, 16, 3), np.uint8))
 
 
-def read_all(rows: Rows, slots: int, connection_fd: int, memory_fd: int) -> None:
-    """Until the parent closes its end."""
+def read_all(rows: Rows, slots: int, folder: str, connection_fd: int, memory_fd: int) -> None:
+    """Until the parent closes its end. Paths are relative to `folder`."""
+    if folder:
+        os.chdir(folder)
     port = _Port(Connection(connection_fd), Ring(memory_fd, slots))
     os.close(memory_fd)  # it is mapped
     while True:

@@ -1,6 +1,7 @@
 """Which tests need data from outside, and shapes that are checked at every call."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.helpers.tiny_clip import write_tiny_checkpoint  # late: it imports `models`
 
     return write_tiny_checkpoint(tmp_path_factory.mktemp("weights") / "tiny.pt")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _signals_stay_pytests() -> Iterator[None]:
+    """Tests that run main.py in this process must not make it answer signals as the program does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("utils.signals.listen", lambda: None)
+        yield
