@@ -16,6 +16,7 @@ START = """
 import hashlib, os, signal, sys, threading, time
 from pathlib import Path
 from utils import signals
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 signals.listen()
 def ready(): print("ready", flush=True)
 """

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from store import forms, items, parts
+from store import forms, parts, writing
 from store.locks import Locks
 from store.parts import FACTS, Parts, part_path, remove_forgotten
 from tests.helpers.saved_forms import Folder, saving_forms
@@ -281,7 +281,7 @@ def test_forms_hold_no_second_copy_of_a_long_items_rows(
         num_let_go += 1
         released(arrays)
 
-    for module in (parts, items):
+    for module in (parts, writing):
         monkeypatch.setattr(module, "let_go", counted)
     tracemalloc.start()
     try:
