@@ -5,6 +5,7 @@ before there are threads and before a GPU is touched, and all others are copies 
 server does this, too, but as a new interpreter that imports PyTorch again (4 s) and the user's script with it.
 """
 
+import atexit
 import ctypes
 import gc
 import os
@@ -49,6 +50,7 @@ class ForkServer:
             self._socket.close()
             _as_child(_serve, theirs, prepare)
         theirs.close()
+        atexit.register(self._socket.close)
 
     @property
     def alive(self) -> bool:

@@ -20,7 +20,8 @@ Ready = Callable[[], bool]
 def told_to_end(number: int, ready: Ready, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "main.py"), *arguments]
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=folder, **streams, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=folder, **streams, env=environment, preexec_fn=_heed_ctrl_c) as process:
         try:
             end = time.monotonic() + 90
             while not ready() and process.poll() is None and time.monotonic() < end:
@@ -31,6 +32,11 @@ def told_to_end(number: int, ready: Ready, folder: Path, *arguments: str) -> sub
             process.kill()
     assert "Traceback" not in err, err
     return subprocess.CompletedProcess(command, process.returncode, "", err)
+
+
+def _heed_ctrl_c() -> None:
+    """A shell's background jobs, and all below them, begin with it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def left_over(folder: Path) -> list[Path]:
