@@ -1,6 +1,6 @@
 """The job behind `python main.py`: inputs -> features -> store and screen -> ledger. Knows no model.
 
-work list -> prefetch(read) -> encode_batches(encode) -> finish -> save and show
+work list -> read_ahead -> encode_batches(encode) -> finish -> save and show
 """
 
 import logging

@@ -70,6 +70,11 @@ class Reader:
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
+    def finish(self, *, patience_seconds: float = 0.0) -> int:
+        """Its exit status; see `ForkServer.end`. It leaves by itself once it sees that nobody listens."""
+        self.connection.close()
+        return fork_server(warm_up).end(self.pid, patience_seconds=patience_seconds)
+
 
 def _here() -> str:
     """The current folder, which may be another one by now than when the fork server was made."""

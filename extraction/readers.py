@@ -20,6 +20,7 @@ from utils.errors import MediaError, UserError
 from utils.types import Item
 
 _LOOK_SECONDS = 0.25
+_PATIENCE_SECONDS = 1.0  # with a reader that is to leave
 _GB = 1 << 30
 _MOST_IN_VAIN = 3  # readers in a row that ended before they read anything
 
@@ -117,9 +118,9 @@ class _Dispatcher:
             self._found.put(error)
         finally:
             for reader in self._readers:
-                reader.connection.close()
+                reader.connection.close()  # of all, so that they leave at the same time
             for reader in self._readers:
-                fork_server(warm_up).end(reader.pid, patience_seconds=1.0)
+                reader.finish(patience_seconds=_PATIENCE_SECONDS)
 
     def _hand_out(self) -> bool:
         """False when there is nothing left to read, and all of it was taken."""
@@ -189,7 +190,7 @@ class _Dispatcher:
         """What it was at is lost; what waited behind that is read by others. If it was at nothing, one of the items
         before may be to blame, or one of those that wait: each of them is read in a process of its own.
         """
-        status = fork_server(warm_up).end(reader.pid)
+        status = reader.finish()
         self._readers.remove(reader)
         culprit, tasks = reader.ring.item, list(reader.tasks.values())
         self._num_in_vain = 0 if culprit or reader.ring.beats else self._num_in_vain + 1
@@ -208,8 +209,7 @@ class _Dispatcher:
                 self._again.appendleft(task)
 
     def _replaced(self, reader: Reader) -> Reader:
-        reader.connection.close()
-        fork_server(warm_up).end(reader.pid, patience_seconds=1.0)
+        reader.finish(patience_seconds=_PATIENCE_SECONDS)
         self._readers[self._readers.index(reader)] = new = Reader.start(self._rows, self._depth)
         return new
 

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +14,10 @@ from store.locks import holders_and_left
 from store.parts import PARTS
 from store.record import META, PREDICTIONS, setting_changes
 from store.verify import Checked
+from utils import part_files
 from utils.errors import UserError, some
 
 _OURS = (".npy", ".pkl", ".npz", ".own.hdf5", ".vtt", PREDICTIONS)  # endings of what the forms write
-_PART = re.compile(r"\..*\.[0-9a-f]{16}\.part", re.DOTALL)  # what is being written, or was when its writer died
 _OF_WEIGHTS = ("weights_sha256", "model_name", "captioner_sha256", "feature_type")
 
 
@@ -59,7 +58,7 @@ def take_inventory(path: Path, forms: Sequence[Form]) -> Inventory:
                 found.metas.append(folder / name)
             elif name.endswith(gathered):
                 found.archives.append(folder / name)
-            elif _PART.fullmatch(name) and not _is_being_written(folder / name):
+            elif part_files.NAME.fullmatch(name) and not _is_being_written(folder / name):
                 found.temporary.append(folder / name)
             elif name.endswith(_OURS):
                 found.others.append(folder / name)

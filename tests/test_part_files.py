@@ -36,7 +36,7 @@ def names(folder: Path) -> list[str]:
 def test_the_next_process_that_writes_there_takes_away_what_a_killed_one_left(tmp_path: Path) -> None:
     killed_while_writing(tmp_path / "last.pt")
     (left,) = names(tmp_path)
-    assert part_files._NAME.fullmatch(left)
+    assert part_files.NAME.fullmatch(left)
     with part_file(tmp_path / "other.pt") as file:
         (mine,) = names(tmp_path)
         assert mine == Path(file.name).name != left

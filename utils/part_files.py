@@ -18,7 +18,7 @@ from utils.signals import fleeting
 
 # With the dots, the random part and ".part" at most 143 bytes: fits every common file system, eCryptfs included.
 _MAX_NAME_BYTES = 120
-_NAME = re.compile(r"\..*\.[0-9a-f]{16}\.part", re.DOTALL)
+NAME = re.compile(r"\..*\.[0-9a-f]{16}\.part", re.DOTALL)
 _HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 _OLD_SECONDS = 3600.0  # without locks: nobody writes one file for so long
 
@@ -55,7 +55,7 @@ def remove_leftovers(folder: Path, *, below: bool = False) -> None:
         if not below:
             folders.clear()
         for name in names:
-            if name.endswith(".part") and _NAME.fullmatch(name):
+            if name.endswith(".part") and NAME.fullmatch(name):
                 with suppress(OSError):  # gone already, or not ours to remove: in nobody's way
                     _remove_if_dead(Path(place, name))
 
