@@ -57,11 +57,37 @@ def test_csv_mistakes_are_named(tmp_path, text, message):
         csv_pairs(path=str(tmp_path / "captions.csv"), images=str(tmp_path), augment=PLAIN)
 
 
-def test_missing_image_is_named(tmp_path):
-    (tmp_path / "captions.csv").write_text("image,caption,id\n" + "".join(f"{i}.jpg,b,{i}\n" for i in range(10)))
-    splits = csv_pairs(path=str(tmp_path / "captions.csv"), images=str(tmp_path), augment=PLAIN)
-    with pytest.raises(UserError, match=r"\.jpg: the image cannot be read"):
-        all_rows(splits.train)
+def test_the_first_ids_are_seed_1s_debug_subset(tmp_path):
+    path = write_csv(tmp_path, count=12, captions_each=1)
+    splits = csv_pairs(path=str(path), images=str(tmp_path / "images"), augment=PLAIN, first_ids=10)
+    held_out = held_out_ids(10, 0.2, 42).tolist()
+    assert splits.validation["captions"].ids.tolist() == sorted(held_out)
+    assert splits.train.ids.tolist() == [number for number in range(10) if number not in held_out]
+    path.write_text("image,caption,id\n000.jpg,a square,391895\n")
+    with pytest.raises(UserError, match=r"data\.first_ids=100: no image in .*captions\.csv has an id below 100"):
+        csv_pairs(path=str(path), images=str(tmp_path / "images"), augment=PLAIN, first_ids=100)
+    with pytest.raises(UserError, match=r"data\.first_ids=0: expected a whole number"):
+        csv_pairs(path=str(path), images=str(tmp_path / "images"), augment=PLAIN, first_ids=0)
+
+
+def test_missing_images_are_counted_before_the_first_batch(tmp_path, caplog):
+    path = write_csv(tmp_path, count=10, captions_each=2)
+    for number in (1, 3, 4):
+        (tmp_path / f"images/{number:03}.jpg").unlink()
+    given = {"path": str(path), "images": str(tmp_path / "images"), "augment": PLAIN}
+    counted = "images: 3 of 10 images are not there: 001.jpg, 003.jpg, 004.jpg"
+    with pytest.raises(UserError, match=f"{counted}; data.skip_missing=true leaves them out"):
+        csv_pairs(**given)
+    splits = csv_pairs(**given, skip_missing=True)
+    assert counted in caplog.text
+    held_out = set(held_out_ids(10, 0.2, 42).tolist())  # the split is that of the whole file
+    train, validation = splits.train.ids.tolist(), splits.validation["captions"].ids.tolist()
+    assert set(train) == {0, 2, 5, 6, 7, 8, 9} - held_out
+    assert set(validation) == held_out - {1, 3, 4}
+    assert len(all_rows(splits.train).images) == len(train) == 2 * len(set(train))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="10 of 10 images are not there"):
+        csv_pairs(**given | {"images": str(tmp_path / "empty")}, skip_missing=True)
 
 
 def write_karpathy(folder, with_cocoid: bool):
@@ -86,6 +112,11 @@ def test_karpathy_splits_by_its_field_and_restval_joins_train(tmp_path, with_coc
     assert set(splits.validation["captions"].ids - first) == {2}
     assert len(splits.train) == 20
     assert all_rows(splits.train).images.shape == (20, 3, 16, 16)
+    (tmp_path / "images/val/003.jpg").unlink()  # of the test split, which no training needs
+    karpathy_pairs(path=str(path), images=str(tmp_path / "images"), augment=PLAIN)
+    (tmp_path / "images/val/001.jpg").unlink()
+    with pytest.raises(UserError, match=r"1 of 5 images are not there: val/001\.jpg; data\.skip_missing=true"):
+        karpathy_pairs(path=str(path), images=str(tmp_path / "images"), augment=PLAIN)
     with pytest.raises(UserError, match="validation_split=vla: did you mean val"):
         karpathy_pairs(path=str(path), images=str(tmp_path), augment=PLAIN, validation_split="vla")
 
