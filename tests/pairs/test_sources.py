@@ -12,8 +12,9 @@ from pairs.augment import Augment, erase, fit, jitter, shift
 from pairs.batches import InputSize
 from pairs.loading import Loading
 from pairs.picture_folders import Folder
+from pairs.shard_files import find_shards, read_shard
 from pairs.sources import class_pairs, csv_pairs, held_out_ids, karpathy_pairs, mixed_pairs, scene_pairs
-from pairs.tar_shards import find_shards, read_shard, shard_pairs
+from pairs.tar_shards import shard_pairs
 from tests.helpers.small_data import COLOURS, caption, eight_pairs, jpeg, write_csv, write_images, write_shard
 from utils.errors import UserError
 
@@ -267,11 +268,34 @@ def test_shards_are_found(tmp_path):
     names = [f"{i:05}.tar" for i in range(3)]
     for path in (str(tmp_path), f"{tmp_path}/*.tar", f"{tmp_path}/{{00000..00002}}.tar"):
         assert [file.name for file in find_shards(path)] == names
-    with pytest.raises(UserError, match=r"no such tar shards: .*00003\.tar"):
-        find_shards(f"{tmp_path}/{{00000..00003}}.tar")
+    with pytest.raises(UserError, match=r"\{00003\.\.00007\}\.tar: no such tar shards"):
+        find_shards(f"{tmp_path}/{{00003..00007}}.tar")
     (tmp_path / "00000_stats.json").unlink()
     with pytest.raises(UserError, match=r"give data\.samples_per_epoch"):
         shard_pairs(path=str(tmp_path), augment=PLAIN)
+
+
+def test_gaps_in_numbered_shards_are_told(tmp_path, caplog):
+    write_shards(tmp_path, count=8)
+    for number in (1, 4, 5, 6):
+        (tmp_path / f"{number:05}.tar").unlink()
+    found = find_shards(f"{tmp_path}/{{00000..00011}}.tar")
+    assert [file.name for file in found] == [f"{number:05}.tar" for number in (0, 2, 3, 7)]
+    assert "8 of 12 shards are not there and left out: 00001, 00004..00006, 00008..00011" in caplog.text
+    path = f"{tmp_path}/{{00000..00011}}.tar"
+    splits = shard_pairs(path=path, augment=PLAIN)
+    assert set(splits.validation["shards"].ids) == set(range(42, 48))  # of those that are there, the last
+
+
+def test_a_wrong_caption_key_is_answered_with_those_that_are_there(tmp_path):
+    path = write_shards(tmp_path, count=2)
+    there = r"its first sample has jpg, txt, json\.top_caption$"
+    for key in ("json.caption", "text", "json"):
+        with pytest.raises(UserError, match=rf"data\.caption_key={key}: .* in .*00001\.tar; {there}"):
+            shard_pairs(path=path, augment=PLAIN, caption_key=key)
+    write_shard(tmp_path / "00001.tar", range(6, 9), broken=(6, 7, 8))
+    with pytest.raises(UserError, match=r"00001\.tar: no readable image with a caption \(txt\) to hold out"):
+        shard_pairs(path=path, augment=PLAIN)
 
 
 def noise(height: int, width: int, count: int = 4) -> torch.Tensor:
