@@ -7,13 +7,14 @@ CLIP-ViL writes: `<image>.npz` with `feat` (14, 14, c), `<image>.npy` (e,). A di
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol
 
 import h5py
 import numpy as np
 from jaxtyping import Float, Float32
 
+from media.caption_files import names_of
 from pairs.annotations import AnnotatedImage
 from store.hdf5 import FOLDER, RECORD
 from store.record import META, parse_record, read_record
@@ -96,7 +97,7 @@ def open_features(path: Path, images: Iterable[AnnotatedImage], kind: Kind) -> "
 
 
 class FeatureFolder:
-    """A file an image, found by the image's id, or by the name of its file with or without the folder."""
+    """A file an image, found by the image's id, or another of its names (`names_of`)."""
 
     def __init__(self, root: Path, images: Iterable[AnnotatedImage], kind: Kind) -> None:
         self._root, self._kind = root, kind
@@ -178,8 +179,7 @@ def _located(
     """
     found, missing = {}, []
     for image in images:
-        file = PurePosixPath(image.file_path)
-        names = (image.id, file.with_suffix("").as_posix(), file.stem) if file.name else (image.id,)
+        names = names_of(image.id, image.file_path)
         place = next(filter(None, map(find, names)), None)
         if place is None:
             missing.append(" or ".join(dict.fromkeys((names[0], names[-1]))))
