@@ -14,11 +14,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import importlib
 
 import hydra
-from hydra.errors import InstantiationException
-from hydra.utils import call
-from omegaconf import DictConfig
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
+from utils.build import build
 from utils.command_line import CONFIGS
 from utils.errors import UserError, first_line, user_error_in
 from utils.hydra_arguments import for_hydra
@@ -37,17 +36,17 @@ def main(config: DictConfig) -> None:
     try:
         importlib.import_module(config.job._target_.rpartition(".")[0])  # takes seconds: see `utils.signals`
         with stoppable():
-            status = call(config.job, _convert_="all")
-    except (UserError, OSError, InstantiationException) as error:
-        sys.exit(f"error: {user_error_in(error)}")
-    except MissingMandatoryValue as error:  # `query: ???` in the job's file
-        key = str(error.full_key).rpartition(".")[2]
+            status = build(OmegaConf.to_container(config.job, resolve=True, throw_on_missing=True))
+    except (MissingMandatoryValue, InterpolationToMissingValueError) as error:  # `query: ???` in the job's file
+        key = first_line(error).rpartition(": ")[2]
         sys.exit(f"error: {key}: this job needs it; give {key}=...")
-    except OmegaConfBaseException as error:  # `${...}` that leads nowhere
+    except OmegaConfBaseException as error:  # `${...}` in a file that leads nowhere
         sys.exit(f"error: {first_line(error)}")
     except KeyboardInterrupt as stop:  # of a job, or a moment of one, that has no account of its own
         print(f"\nstopped ({stop}): nothing half written is left, the same command does the rest", file=sys.stderr)
         sys.exit(exit_status(stop))
+    except Exception as error:
+        sys.exit(f"error: {user_error_in(error)}")
     if status >= STOPPED_BY_SIGNAL:
         sys.exit(status)
     statuses.append(status)

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from hydra.utils import instantiate
 
 from store.forms import Form
 from store.items import Store, forms_and_shows
 from store.ledger import Ledger
 from store.reading import find_saved, read_saved
 from utils import command_line
+from utils.build import build
 from utils.errors import MediaError, UserError, given_path
 from utils.progress_bar import progress_bar
 from utils.types import Features, Item, Show
@@ -20,7 +20,7 @@ def every_form(group: str) -> list[Form]:
     """The forms among all options of a config group, so that what can be saved can be read."""
     files = sorted((command_line.CONFIGS / group).glob("*.yaml"))
     nodes = [node for file in files for node in yaml.safe_load(file.read_text(encoding="utf-8")).values()]
-    return forms_and_shows([instantiate(node) for node in nodes])[0]
+    return forms_and_shows(build(nodes))[0]
 
 
 def convert(
