@@ -21,7 +21,7 @@ from utils.build import build
 from utils.command_line import CONFIGS
 from utils.errors import UserError, first_line, user_error_in
 from utils.hydra_arguments import for_hydra
-from utils.streams import open_all
+from utils.streams import open_all, stdout_is_gone
 
 STOPPED_BY_SIGNAL = 128  # and more: that of a run which a signal has stopped
 statuses = [0]  # of all runs: with -m there are several
@@ -37,6 +37,9 @@ def main(config: DictConfig) -> None:
         importlib.import_module(config.job._target_.rpartition(".")[0])  # takes seconds: see `utils.signals`
         with stoppable():
             status = build(OmegaConf.to_container(config.job, resolve=True, throw_on_missing=True))
+            sys.stdout.flush()
+    except BrokenPipeError as error:
+        stdout_is_gone(error, saving=False)
     except (MissingMandatoryValue, InterpolationToMissingValueError) as error:  # `query: ???` in the job's file
         key = first_line(error).rpartition(": ")[2]
         sys.exit(f"error: {key}: this job needs it; give {key}=...")

@@ -9,6 +9,7 @@ from store.forms import Form
 from store.items import Store, forms_and_shows
 from store.ledger import Ledger
 from store.reading import find_saved, read_saved
+from store.show import show_all
 from utils import command_line
 from utils.build import build
 from utils.errors import MediaError, UserError, given_path
@@ -57,8 +58,7 @@ def _hand_on(features: Features, store: Store, shows: list[Show], ledger: Ledger
             ledger.add(features.item, "skipped", reason="done before")
             return
         store.save(features)
-        for each in shows:
-            each.show(features)
+        show_all(shows, features, saving=bool(store.forms))
     except Exception as error:  # a forged record may hold anything
         if isinstance(error, UserError) and not isinstance(error, MediaError):
             raise
