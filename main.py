@@ -20,6 +20,7 @@ from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryV
 from utils.build import build
 from utils.command_line import CONFIGS
 from utils.errors import UserError, first_line, user_error_in
+from utils.help_page import help_page, is_asked
 from utils.hydra_arguments import for_hydra
 from utils.streams import open_all, stdout_is_gone
 
@@ -62,6 +63,9 @@ if __name__ == "__main__":
     except OSError as error:
         sys.exit(f"error: the current folder is gone or closed ({error.strerror}): go to another one")
     try:
+        if is_asked(sys.argv[1:]):
+            print(help_page(sys.argv[1:]), end="")
+            sys.exit()
         sys.argv[1:] = for_hydra(sys.argv[1:])
     except UserError as error:
         sys.exit(f"error: {error}")
