@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from hydra.utils import instantiate
 
 from store.forms import Form
 from store.items import Store, forms_and_shows
 from store.ledger import Ledger
 from store.reading import find_saved, read_saved
+from store.show import show_all
 from utils import command_line
+from utils.build import build
 from utils.errors import MediaError, UserError, given_path
 from utils.progress_bar import progress_bar
 from utils.types import Features, Item, Show
@@ -20,7 +21,7 @@ def every_form(group: str) -> list[Form]:
     """The forms among all options of a config group, so that what can be saved can be read."""
     files = sorted((command_line.CONFIGS / group).glob("*.yaml"))
     nodes = [node for file in files for node in yaml.safe_load(file.read_text(encoding="utf-8")).values()]
-    return forms_and_shows([instantiate(node) for node in nodes])[0]
+    return forms_and_shows(build(nodes))[0]
 
 
 def convert(
@@ -57,8 +58,7 @@ def _hand_on(features: Features, store: Store, shows: list[Show], ledger: Ledger
             ledger.add(features.item, "skipped", reason="done before")
             return
         store.save(features)
-        for each in shows:
-            each.show(features)
+        show_all(shows, features, saving=bool(store.forms))
     except Exception as error:  # a forged record may hold anything
         if isinstance(error, UserError) and not isinstance(error, MediaError):
             raise

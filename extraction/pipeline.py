@@ -30,10 +30,10 @@ from store.history import History, look_back
 from store.items import Store, forms_and_shows
 from store.ledger import Ledger, Status
 from store.locks import PATIENCE_SECONDS
+from store.show import show_all
 from store.space import SpaceCheck
 from utils.errors import MediaError, UserError, check_flags
 from utils.signals import exit_status
-from utils.streams import stdout_is_gone
 from utils.types import Features, Item, Show
 
 logger = logging.getLogger(__name__)
@@ -218,7 +218,7 @@ class _OneKind:
                 raise MediaError(f"{item.path}: no {self._stream.unit} came out of this file")
             features = self._stream.finish(result)
             self._run.store.save(features)
-            self._show(features)
+            show_all(self._run.shows, features, saving=bool(self._run.store.forms))
             status, reason = ("partial", result.end.damage[0]) if result.end.damage else ("done", "")
             warnings, rows = result.end.warnings, result.rows
             self._drop_part(item)
@@ -229,14 +229,6 @@ class _OneKind:
             self._fail(item, error, seconds, "empty" if empty else "failed")
         finally:
             todo.release(item)
-
-    def _show(self, features: Features) -> None:
-        try:
-            for each in self._run.shows:
-                each.show(features)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            stdout_is_gone(saving=bool(self._run.store.forms))
 
     def _fail(self, item: Item, error: Exception, seconds: float, status: Status) -> None:
         """One line for a file that cannot be used; anything else is our mistake, and its traceback is shown as well."""

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from tests.helpers.configs import composed as job_config
-from utils.command_line import prepare, quoted
+from utils.build import NAMES_CODE
+from utils.command_line import CONFIGS, prepare, quoted
 from utils.errors import UserError
 
 NAMES = [
@@ -143,7 +145,7 @@ def test_most_names_need_no_quotes_in_a_list(name: str, here: Path) -> None:
         ("videos/*.mp4", "videos/*.mp4"),
         ("'quoted.mp4'", "quoted.mp4"),
         ("not there = x.mp4", "not there = x.mp4"),
-        ("${output_path}", "./output"),
+        ("${output_path}", "${output_path}"),
         ("007", "007"),
         ("[1, 1e3, a.mp4]", ["1", "1e3", "a.mp4"]),
     ],
@@ -181,7 +183,10 @@ def test_commas_make_a_sweep_only_where_several_runs_are_asked_for() -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=20) | st.text(alphabet="\\\"'${}\n a", max_size=12))
 def test_quoted_text_comes_through_hydra_and_omegaconf(text: str) -> None:
-    assert composed(f"pred_texts=[{quoted(text)}]", f"texts={quoted(text)}")["pred_texts"] == [text]
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("extract", [f"pred_texts=[{quoted(text)}]", f"texts={quoted(text)}"])
+    resolved: Any = OmegaConf.to_container(config.job, resolve=True)
+    assert resolved["extractor"]["features"]["pred_texts"] == [resolved["inputs"]["texts"]] == [text]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +203,6 @@ def test_quoted_text_comes_through_hydra_and_omegaconf(text: str) -> None:
         "--cfg",
         "--config-name=extract",
         "-m",
-        "output_path=${oc.env:HOME}/x",
         "hydra/job_logging=default",
         "--cfg=job",
     ],
@@ -287,3 +291,47 @@ def test_mistakes_are_named_with_the_nearest_word(arguments: list[str], message:
 def test_a_very_long_value_is_no_file_and_no_error() -> None:
     name = "x" * (os.pathconf("/", "PC_NAME_MAX") * 20)
     assert composed(f"video_paths={name}")["video_paths"] == name
+
+
+NODE = st.recursive(
+    st.sampled_from(["a", "1", "null", "'x y'"]) | st.builds("{{{}: x}}".format, st.sampled_from(NAMES_CODE)),
+    lambda inner: st.builds("{{a: {}, b: 1}}".format, inner) | st.builds("[a, {}]".format, inner),
+    max_leaves=3,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(NODE, st.sampled_from(["texts", "+texts", "pred_texts", "video_paths", "++output_path", "feature_type.x"]))
+@pytest.mark.parametrize("flags", [[], ["-m"]])
+def test_no_value_names_code(flags: list[str], key: str, value: str) -> None:
+    each = f"{key}={value}" + (",b" if flags else "")
+    try:
+        prepared = prepare([*flags, each])
+    except UserError:
+        return
+    assert not any(name in "".join(prepared) for name in NAMES_CODE)
+
+
+@pytest.mark.parametrize(
+    "argument", ["texts={_target_: os.getcwd}", "texts=[a, {b: {_target_: os.getcwd}}]", "+texts._target_=os.getcwd"]
+)
+def test_code_is_refused_by_name(argument: str) -> None:
+    for flags in ([], ["-m"]):
+        with pytest.raises(UserError, match=r"texts\S*: a value names no code \(`_target_` and the like\)"):
+            prepare([*flags, argument])
+    with pytest.raises(UserError, match="names no code"):
+        prepare(["-m", f"{argument},b"])
+
+
+@pytest.mark.parametrize("text", ["${oc.env:HOME}", "a ${b} c", "${x", "'${x}'", "\\${x}", "${a:${b}}"])
+def test_an_interpolation_in_a_value_is_text(text: str) -> None:
+    meant = text.strip("'")
+    assert composed(f"pred_texts={text}", f"texts=[{text}, x]")["pred_texts"] == meant
+    assert composed(f"output_path={text}/x.jpg")["output_path"] in (f"{meant}/x.jpg", f"{text}/x.jpg")
+
+
+def test_one_of_several_values_holds_no_interpolation_and_folders_of_runs_do() -> None:
+    with pytest.raises(UserError, match="texts: one of several values cannot hold"):
+        prepare(["-m", "texts=a,${b}"])
+    assert prepare(["-m", "output_path=out/${seed}"]) == ["-m", "output_path=out/${seed}"]
+    assert prepare(["-m", "texts=${b}"]) == ["-m", 'texts="\\${b}"']
