@@ -13,6 +13,7 @@ from store.gathering import gather
 from store.ledger import Ledger
 from store.locks import Locks
 from store.parts import PARTS, Parts, part_path, remove_forgotten, remove_part
+from store.places import as_text, at_work_there, check_place, difference, other_settings
 from store.provenance import software
 from store.reading import intact
 from store.record import (
@@ -27,7 +28,7 @@ from store.record import (
 )
 from store.usable import check_usable
 from store.writing import write_file
-from utils.errors import MediaError, UserError
+from utils.errors import MediaError, UserError, check_flags
 from utils.part_files import remove_leftovers
 from utils.types import Features, Item, Show
 
@@ -42,11 +43,14 @@ class Store:
     complete. Forms saved earlier stay valid as long as settings and source are the same.
     """
 
-    def __init__(self, output_path: Path | str, forms: Iterable[Form], *, shared: bool = True) -> None:
-        """`shared`: other processes may save here, too."""
+    def __init__(
+        self, output_path: Path | str, forms: Iterable[Form], *, shared: bool = True, overwrite: bool = False
+    ) -> None:
+        """`shared`: other processes may save here, too. `overwrite`: results of other settings are done again."""
+        check_flags(overwrite=overwrite)
         self.forms = tuple(forms)
         self._gathering = [form for form in self.forms if isinstance(form, Gathers)]
-        self.path, self._shared = Path(output_path), shared
+        self.path, self._shared, self._overwrite = Path(output_path), shared, overwrite
         self._locks = Locks(self.path)
         self._software = {"software": software()} if self.forms else {}
         self._folders: set[str] = set()
@@ -68,6 +72,19 @@ class Store:
                 raise
             self._finish(ledger)
 
+    def check_place(self, folder: str, kind: str, settings: dict[str, Any]) -> None:
+        """UserError where the folder holds results of this kind ("video") and other settings, unless `overwrite`."""
+        if self.forms and not self._overwrite:
+            check_place(self.path, folder, kind, settings, self._gathering)
+
+    def settle(self, folder: str, kind: str, settings: dict[str, Any]) -> None:
+        """The folder is for results of these settings until the session ends: `check_place`, and other processes."""
+        if not self.forms:
+            return
+        if self._shared and (others := self._locks.share(f"{folder} {kind}", as_text(settings))):
+            raise at_work_there(self.path / folder, *others, settings)
+        self.check_place(folder, kind, settings)
+
     def claim(self, item: Item, folder: str) -> bool:
         """False while another process works on it. Look again whether it is `done`: it may have been just now."""
         return not self.forms or self._locks.take(f"{folder}/{item.name}")
@@ -83,7 +100,10 @@ class Store:
         return Parts(self.path / folder, settings | self._software) if self.forms else None
 
     def done(self, item: Item, folder: str, settings: dict[str, Any]) -> bool:
-        """Nothing left to do: these settings (plain JSON), the same source, and the files of all forms intact."""
+        """Nothing left to do: these settings (plain JSON), the same source, and the files of all forms intact.
+
+        UserError where it is there with other settings, and `overwrite` is not given.
+        """
         self._folders.add(folder)
         is_done = self._is_done(item, folder, settings)
         if folder not in self._left:
@@ -104,7 +124,7 @@ class Store:
                 forms.remove(form.name)
                 archive = self._archive(folder, form)
                 gathered = form.record(archive, item.name)
-                if gathered is None or not self._up_to_date(gathered, item, settings):
+                if gathered is None or not self._up_to_date(gathered, item, folder, settings):
                     return False
                 if not form.intact(archive, gathered):
                     return self._say(f"{item.path}: damaged in {archive}, done again")
@@ -113,7 +133,7 @@ class Store:
         if (
             record is None
             or record.item != item.name
-            or not self._up_to_date(record, item, settings)
+            or not self._up_to_date(record, item, folder, settings)
             or not forms <= recorded
         ):
             return False
@@ -187,7 +207,9 @@ class Store:
             raise MediaError(f"{item.path}: its results would lie outside {self.path}: {relative}")
         return self.path / relative
 
-    def _up_to_date(self, record: Record, item: Item, settings: dict[str, Any]) -> bool:
+    def _up_to_date(self, record: Record, item: Item, folder: str, settings: dict[str, Any]) -> bool:
+        if not self._overwrite and (changes := difference(record.settings, settings)):
+            raise other_settings(self.path / folder, changes)
         # Settings recorded beyond today's (predictions that nobody asks for now) do no harm.
         recorded = {key: value for key, value in record.settings.items() if key in settings}
         if recorded != settings:

@@ -13,12 +13,12 @@ import numpy as np
 from store.checks import Finding, Found, array_findings, features_in
 from store.files import encode
 from store.forms import Form, Gathers
+from store.places import record_kind
 from store.provenance import file_sha256
 from store.record import META, PREDICTIONS, Record, item_source, read_record, record_of
 from utils.errors import MediaError, UserError, first_line
 from utils.types import Features, Item, Source
 
-_KINDS = {"video": "video", "image": "image", "text": "texts"}  # by what is noted of the source
 _LARGE_BYTES = 1 << 26  # a grid of hours may be larger than the memory
 Recount = Callable[[Record], int]  # rows that the source gives today; MediaError where it gives none
 
@@ -125,10 +125,10 @@ def _of_features(archive: Path, features: Features, recount: Recount | None) -> 
 
 
 def _described(path: Path, record: Record) -> Checked:
-    kinds = [kind for kind, key in _KINDS.items() if key in record.provenance]
-    kind = "text" if record.source.texts_sha256 else kinds[0] if kinds else ""
     settings = {key: value for key, value in record.settings.items() if key != "damage"}  # that may differ
-    return Checked(path, record.item, kind=kind, source=record.source, settings=encode(settings).decode())
+    return Checked(
+        path, record.item, kind=record_kind(record), source=record.source, settings=encode(settings).decode()
+    )
 
 
 def _not_as_recorded(path: Path, facts: dict[str, Any]) -> str:
