@@ -1,18 +1,16 @@
 """Different settings never share a place: what results in a folder say of theirs, compared with those of a run."""
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from store.forms import Gathers
-from store.record import META, Record, read_record, setting_changes
+from store.record import Record, setting_changes
 from utils.errors import UserError
 
 _KINDS = {"video": "video", "image": "image", "text": "texts"}  # by what is noted of the source
-_LOOKED_AT = 256  # results, to find one of the same kind: one folder may hold images and videos
+LOOKED_AT = 256  # results, to find one of the same kind: one folder may hold images and videos
 _OF_ITEMS = "damage"  # a setting that single results may differ in
 
 
@@ -41,19 +39,15 @@ def _is_in(few: Mapping[str, Any], many: Mapping[str, Any]) -> bool:
     return all(key in many and many[key] == value for key, value in few.items())
 
 
-def check_place(
-    output_path: Path, folder: str, kind: str, settings: Mapping[str, Any], forms: Iterable[Gathers] = ()
-) -> None:
-    """UserError where the folder, or a file of `forms` for all of it, holds results of this kind and other settings.
+def check_place(place: Path, found: Iterable[Record], kind: str, settings: Mapping[str, Any]) -> None:
+    """UserError where the first of this kind among the records of `place` has other settings.
 
     Looks at a few of them, however many there are: the others are looked at as the run comes to them.
     """
-    archives = ((form, output_path / f"{folder}{form.gathered_ending}") for form in forms)
-    found = [record for form, archive in archives for record in form.records(archive, most=_LOOKED_AT)]
-    for record in [*found, *islice(_saved(output_path / folder), _LOOKED_AT)]:
+    for record in islice(found, LOOKED_AT):
         if record_kind(record) in ("", kind):
             if changes := difference(record.settings, settings):
-                raise other_settings(output_path / folder, changes)
+                raise other_settings(place, changes)
             return
 
 
@@ -71,17 +65,3 @@ def at_work_there(place: Path, holder: str, theirs: str, settings: Mapping[str, 
         f"{place}: {holder} is saving results of other settings there now (there -> asked for: {changes}): choose "
         "another output_path, or wait until it has ended"
     )
-
-
-def _saved(folder: Path) -> Iterator[Record]:
-    """In the order of the disk, so that 100,000 names need not be read to find one."""
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.endswith(META):
-                    if (record := read_record(Path(entry.path))) is not None:
-                        yield record
-                elif entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                    yield from _saved(Path(entry.path))
-    except OSError:  # not there, or not ours to read: whoever writes there says so
-        return

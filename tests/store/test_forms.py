@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from apps.convert import convert
-from store import items, writing
+from store import records, writing
 from store.files import plain
 from store.forms import Form, SaveNumpy, SavePickle
 from store.provenance import software
@@ -551,14 +551,14 @@ def test_two_forms_share_the_folder_and_the_meta(out: Path, make: Make, first: s
 
 def test_all_forms_at_once_are_one_item_with_one_meta(out: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     everything, features, written = Folder(out, *FORMS.values()), make(), []
-    real = items.write_record
-    monkeypatch.setattr(items, "write_record", lambda *arguments: (written.append(arguments), real(*arguments)))
+    real = records.write_record
+    monkeypatch.setattr(records, "write_record", lambda *arguments: (written.append(arguments), real(*arguments)))
     everything.save(features)
     assert len(written) == 1
     assert everything.done(features)
     reads: list[Path] = []
-    real_read = items.read_record
-    monkeypatch.setattr(items, "read_record", lambda path: (reads.append(path), real_read(path))[1])
+    real_read = records.read_record
+    monkeypatch.setattr(records, "read_record", lambda path: (reads.append(path), real_read(path))[1])
     assert everything.done(features)
     assert reads == [meta_file(out)]
 
