@@ -30,15 +30,17 @@ def convert(
     forms: Sequence[Form],
     on_extraction: dict[str, Form | Show] | list[Form | Show],
     output_path: str | Path,
+    overwrite: bool = False,
 ) -> int:
     """Save or show every item below `input_path` that is in one of `forms`; the exit status, 0 only if nothing failed.
 
-    Settings and sources go with the features: an extraction into `output_path` later finds its items done.
+    Settings and sources go with the features: an extraction into `output_path` later finds its items done. UserError
+    at an item that is there with other settings, unless `overwrite`.
     """
     saving, shows = forms_and_shows(on_extraction)
     found = find_saved(given_path("input_path", input_path, "a folder with saved features"), forms)
     ledger = Ledger(Path(output_path) / "ledger.jsonl" if saving else None, settings={"converted": str(input_path)})
-    store = Store(output_path, saving, shared=False)
+    store = Store(output_path, saving, shared=False, overwrite=overwrite)
     try:
         with store.session(ledger):
             for path in progress_bar(found, "convert", unit=" files"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from omegaconf import OmegaConf
 
 from tests.helpers.configs import composed as job_config
 from utils.build import NAMES_CODE
-from utils.command_line import CONFIGS, prepare, quoted
+from utils.command_line import CONFIGS, known_keys, prepare, quoted
 from utils.errors import UserError
+from utils.other_tools import EXTRACT, TRAIN, hint
 
 NAMES = [
     "plain.mp4",
@@ -280,12 +282,31 @@ def test_the_last_experiment_of_several_decides() -> None:
         (["--config-name", "extrakt"], r"--config-name extrakt: no such job; did you mean extract\? Jobs: .*extract"),
         (["--config-name=zzz"], "--config-name zzz: no such job; Jobs: .*extract"),
         (["--batch_size", "128"], "--batch_size: write batch_size=VALUE, without dashes"),
+        (["model_type_or_path=RN101"], "model_type_or_path: no such key; give model_name=NAME, or the path of"),
+        (["image_list=x"], "image_list: no such key; give file_with_image_paths=LIST. Keys: "),
+        (["--ve_name", "RN101"], "--ve_name: no such flag; give preset=NAME, of the same names; it brings its weights"),
+        (["--skip_miss_img"], "--skip_miss_img: no such flag; leave it out: missing images are counted"),
+        (["--config-name=train", "captions_path=x"], "give data=captions_csv data_path=FILE.csv. Keys: "),
+        (["--config-name=search", "model_type_or_path=x"], "give model_name=NAME"),
         (["--on_extraction=save_numpy"], "--on_extraction=save_numpy: write on_extraction=VALUE, without dashes"),
     ],
 )
 def test_mistakes_are_named_with_the_nearest_word(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         prepare(arguments)
+
+
+@pytest.mark.parametrize("job", ["extract", "plan", "train", "search", "evaluate", "caption", "caption_evaluate"])
+def test_what_hints_for_users_of_other_tools_name_is_there(job: str) -> None:
+    keys, groups = known_keys(job)
+    hints = {key: hint(key, job) for table in (EXTRACT, TRAIN) for key in table}
+    assert any(hints.values())
+    for key, text in hints.items():
+        assert not text or key not in keys
+        for named in re.findall(r"(\w+)(?:\.\w+)?=(\w*)", text):
+            assert named[0] in keys | groups.keys(), text
+            if named[0] in groups and named[1].islower():
+                prepare(["--config-name", job, f"{named[0]}={named[1]}"])
 
 
 def test_a_very_long_value_is_no_file_and_no_error() -> None:

@@ -22,6 +22,7 @@ from hydra.errors import HydraException
 
 from utils.build import NAMES_CODE
 from utils.errors import UserError, did_you_mean, first_line
+from utils.other_tools import hint
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 DEFAULT_JOB = "extract"
@@ -60,6 +61,7 @@ def has_many_runs(arguments: Sequence[str]) -> bool:
 class _Job:
     """What can be given to a job: its keys as users type them, with their defaults, and Hydra's names of the groups."""
 
+    name: str
     defaults: dict[str, Any]
     groups: dict[str, str]
 
@@ -68,7 +70,7 @@ def _job(name: str) -> _Job:
     configs = [config for config, _ in parts(name)]
     chosen = {short_name(group): option for config in configs for group, option in groups_of(config).items()}
     groups = {short_name(group): group.removeprefix("/") for config in configs for group in groups_of(config)}
-    return _Job({key: value for config in configs for key, value in config.items()} | chosen, groups)
+    return _Job(name, {key: value for config in configs for key, value in config.items()} | chosen, groups)
 
 
 def parts(job: str) -> list[tuple[dict[str, Any], str]]:
@@ -99,7 +101,7 @@ def short_name(group: str) -> str:
 def _prepare_one(argument: str, job: _Job, many_runs: bool) -> str:
     keys, groups = set(job.defaults) - {"defaults", "job", "hydra"}, job.groups
     if argument.startswith("-"):
-        _check_flag(argument, keys)
+        _check_flag(argument, keys, job.name)
         return argument
     match = _OVERRIDE.fullmatch(argument)
     if match is None or (match["value"] is None and "~" not in match["sign"]):
@@ -110,7 +112,8 @@ def _prepare_one(argument: str, job: _Job, many_runs: bool) -> str:
         group = ""
     name = re.split(r"[.@/:]", key)[0]
     if name not in keys and not group and not sign and name != "hydra":
-        raise UserError(f"{key}: no such key; {did_you_mean(name, keys)}Keys: {', '.join(sorted(keys))}")
+        near = hint(name, job.name) or did_you_mean(name, keys)
+        raise UserError(f"{key}: no such key; {near}Keys: {', '.join(sorted(keys))}")
     if value is None:  # ~experiment
         return f"{sign}{group or key}"
     value = value[1:]
@@ -160,13 +163,13 @@ def option_names(group: Path) -> list[str]:
     return sorted(path.relative_to(group).with_suffix("").as_posix() for path in group.rglob("*.yaml"))
 
 
-def _check_flag(argument: str, keys: set[str]) -> None:
+def _check_flag(argument: str, keys: set[str], job: str) -> None:
     """`--model_name X` and `--model_name=X`, as other tools have it, are answered with the form used here."""
     name = argument.lstrip("-").partition("=")[0]
     if argument.startswith("--") and name in keys:
         raise UserError(f"{argument}: write {name}=VALUE, without dashes")
     if argument.partition("=")[0] not in FLAGS + FLAGS_WITH_VALUES:
-        raise UserError(f"{argument[:200]}: no such flag; expected KEY=VALUE")
+        raise UserError(f"{argument[:200]}: no such flag; {hint(argument, job)}expected KEY=VALUE")
 
 
 def _refuse_code(key: str, value: Any) -> None:
