@@ -8,6 +8,7 @@ from pickle import PickleError
 from typing import Any
 
 from extraction.towers import FoundModel
+from models.licence import licence_beside
 from models.open_clip.model import OpenCLIP
 from utils.errors import UserError, check_option, did_you_mean, first_line
 
@@ -38,13 +39,15 @@ def load(
     cache = None if download_root is None else str(download_root)
     model = _build(name, pretrained, activation, resolution, cache)
     weights = str(pretrained or name)
+    files = _files_that_count(name, pretrained, cache)
     settings = {"model_name": name, "pretrained": Path(weights).name, "activation": activation or "as the model says"}
     return FoundModel(
         model=model,
         name=_folder_name(name, pretrained),
         weights=weights,
-        files=_files_that_count(name, pretrained, cache),
+        files=files,
         settings=settings,
+        licence=licence_beside(files[0]) if files else None,
     )
 
 
