@@ -1,4 +1,4 @@
-"""The Hugging Face hub: its cache first, the network only for what is not there, and none of its code.
+"""The Hugging Face hub: its cache first, and the network only for what is not there.
 
 What is cached is taken as it is, without asking whether the hub has something newer: a run gives today what it gave
 yesterday, and answers at once where there is no network (`huggingface_hub` itself tries for 24 seconds a file).
@@ -26,8 +26,7 @@ def cached_first(call: Callable[[], T], *, offline: bool) -> T:
         if offline:
             raise OSError(f"not in the hub's cache, and offline=true: {error}") from error
     _check_network()
-    with without_code():
-        return call()
+    return call()
 
 
 @contextmanager
@@ -39,24 +38,10 @@ def without_network() -> Iterator[None]:
     constants.HF_HUB_OFFLINE = True
     _forget_sessions()
     try:
-        with without_code():
-            yield
+        yield
     finally:
         constants.HF_HUB_OFFLINE = before
         _forget_sessions()
-
-
-@contextmanager
-def without_code() -> Iterator[None]:
-    """`transformers` refuses a repository that brings code of its own; else it asks on the terminal, for 15 seconds."""
-    from transformers import dynamic_module_utils
-
-    before = dynamic_module_utils.TIME_OUT_REMOTE_CODE
-    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
-    try:
-        yield
-    finally:
-        dynamic_module_utils.TIME_OUT_REMOTE_CODE = before
 
 
 def cached_files(repository: str, names: tuple[str, ...], cache: str | None) -> tuple[Path, ...]:

@@ -68,6 +68,8 @@ def load(
 def _one_line(problem: str) -> Iterator[None]:
     try:
         yield
+    except UserError:  # says it all
+        raise
     except _ODD_FILES as error:
         raise UserError(f"{problem} ({first_line(error)})") from error
 
