@@ -49,6 +49,7 @@ class Subject:
             "device": str(encoder.device),
             "resolution_px": preprocess.resolution,
             "resize": preprocess.resize,
+            "licence": loaded.licence or "not stated",
         }
         return cls(encoder, preprocess, batch_size, facts, loaded.name)
 

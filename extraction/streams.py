@@ -79,6 +79,7 @@ class ModelFeatures:
             **encoded.end.facts,
             "rows": encoded.rows,
             "weights": self.model.weights,
+            "licence": self.model.licence or "not stated",
             "device": str(self.encoder.device),
         }
         end, found = encoded.end, found | dict(arrays)

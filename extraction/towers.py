@@ -127,6 +127,7 @@ class FoundModel:
     weights: str  # where they come from, for people
     files: tuple[Path, ...]  # that the features depend on: weights, and configuration and tokenizer if read
     settings: Mapping[str, Any]  # what else the features depend on
+    licence: str | None = None  # of the weights, if they say: "apache-2.0" (`models.licence`)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +144,7 @@ class LoadedModel:
     weights: str
     device: torch.device
     precision: Precision  # not "auto"
+    licence: str | None = None
 
     @property
     def folder(self) -> str:
