@@ -48,6 +48,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     for key in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(key, raising=False)
 
@@ -56,7 +57,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_tag_is_found_in_the_cache(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights, tokenizer and licence, without a request, although nobody said offline."""
     name = register("SigLIP2", monkeypatch)
-    with pytest.raises(UserError, match=r"not in the hub's cache \(.*\), and https://huggingface\.co cannot be reached"):
+    with pytest.raises(
+        UserError, match=r"not in the hub's cache \(.*\), and https://huggingface\.co cannot be reached"
+    ):
         load(name, pretrained="webli", download_root=tmp_path)
     with pytest.raises(UserError, match=r"not in the hub's cache \(.*\), and offline=true"):
         load(name, pretrained="webli", download_root=tmp_path, offline=True)
