@@ -13,11 +13,13 @@ from torch import Tensor
 from extraction.batching import Encode, Encoded
 from extraction.encoder import Encoder
 from extraction.options import FeatureOptions, FrameOptions
-from extraction.rows import ImageRows, Preparation, TextRows, VideoRows
+from extraction.preprocess import Preparation
+from extraction.rows import ImageRows, TextRows, VideoRows
 from extraction.towers import LoadedModel
 from extraction.zero_shot import TextPredictor
 from media.limits import DEFAULT_LIMITS, Limits
 from media.sampling import EveryFrame
+from utils.errors import MediaError
 from utils.types import Features
 
 NO_DAMAGE = "none"
@@ -69,7 +71,7 @@ class ModelFeatures:
     def finish(self, encoded: Encoded, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Features:
         """With `arrays` behind the features."""
         names = {"global": self.model.feature_type}
-        found = {names.get(name, name): values for name, values in encoded.features.items()}
+        found = {names.get(name, name): values for name, values in one_shape(encoded).items()}
         unscaled = found.pop(_UNSCALED, found.get(self.model.feature_type))
         predictions = []
         if self.predictor and unscaled is not None:
@@ -85,6 +87,24 @@ class ModelFeatures:
         end, found = encoded.end, found | dict(arrays)
         of_reading = (end.source, end.damage, end.warnings)
         return Features(encoded.item, self.folder, found, dict(settings), provenance, predictions, *of_reading)
+
+
+def one_shape(encoded: Encoded) -> dict[str, np.ndarray]:
+    """Grids that were filled up (`Encoder.features`) without their filling, "grid_shape" is then (2,).
+
+    MediaError where the frames differ, which no array holds, or are too narrow.
+    """
+    found = dict(encoded.features)
+    if "grid_shape" not in found:
+        return found
+    shapes = np.unique(found["grid_shape"], axis=0)
+    i, j = shapes[0].tolist()
+    if len(shapes) > 1:
+        several = ", ".join(f"{rows} x {columns}" for rows, columns in shapes[:3].tolist())
+        raise MediaError(f"{encoded.item.path}: frames have grids of {several} patches: give resize=squash or crop")
+    if not i * j:
+        raise MediaError(f"{encoded.item.path}: too narrow for grid_pool: {i} x {j} windows; give resize=squash")
+    return found | {"grid": found["grid"][:, : i * j], "grid_shape": np.array([i, j], np.int64)}
 
 
 class Videos:
