@@ -53,7 +53,7 @@ class Encoder:
         is left out (7 x 7 pooled by 2 is 3 x 3). What does not fit the device's memory is encoded in `Pieces`.
 
         With an `AnyShapeTower` all grids are filled up with zeros to the largest there can be, and "grid_shape" (b, 2)
-        tells how many rows and columns each has.
+        tells how many rows and columns each has, 0 of them where a window is larger.
         """
         if unknown := [name for name in wanted if name not in FEATURES]:
             check_option("features", unknown[0], FEATURES)
@@ -84,15 +84,14 @@ class Encoder:
         mean, std = self.model.visual.mean, self.model.visual.std
         images = [normalize(picture.unsqueeze(0).to(self.device), mean, std)[0] for picture in batch]
         outputs, found = tower.trunk(images), {}
-        if "global" in wanted:
-            found["global"] = tower.head(outputs).float().cpu().numpy()
         if "grid" in wanted:
-            # One by one: the pooling of a single row or column into less than one is an empty grid.
             maps = [_pooled(each.float(), grid_pool) for each in tower.grid(outputs)]
             rows = np.zeros((len(maps), tower.max_patches // grid_pool**2, maps[0].shape[0]), np.float32)
             for row, each in zip(rows, maps, strict=True):
                 row[: each[0].numel()] = each.flatten(1).T.cpu().numpy()
             found |= {"grid": rows, "grid_shape": np.array([each.shape[1:] for each in maps], np.int64)}
+        if "global" in wanted:
+            found["global"] = tower.head(outputs).float().cpu().numpy()
         return found
 
     def texts(self, texts: list[str], *, batch_size: int = 256, truncate: bool = False) -> Float[np.ndarray, "n e"]:

@@ -164,7 +164,7 @@ class Preprocess:
         return frame[0, :, top : top + self.resolution, left : left + self.resolution]
 
 
-def normalize(pixels: UInt8[Tensor, "b 3 n n"], mean: Color = MEAN, std: Color = STD) -> Float[Tensor, "b 3 n n"]:
+def normalize(pixels: UInt8[Tensor, "b 3 h w"], mean: Color = MEAN, std: Color = STD) -> Float[Tensor, "b 3 h w"]:
     """uint8 0..255 -> float32, the same operations in the same order as ToTensor and Normalize."""
     shift = torch.tensor(mean, device=pixels.device).view(1, 3, 1, 1)
     scale = torch.tensor(std, device=pixels.device).view(1, 3, 1, 1)

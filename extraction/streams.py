@@ -71,7 +71,7 @@ class ModelFeatures:
     def finish(self, encoded: Encoded, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Features:
         """With `arrays` behind the features."""
         names = {"global": self.model.feature_type}
-        found = {names.get(name, name): values for name, values in one_shape(encoded).items()}
+        found = {names.get(name, name): values for name, values in without_filling(encoded).items()}
         unscaled = found.pop(_UNSCALED, found.get(self.model.feature_type))
         predictions = []
         if self.predictor and unscaled is not None:
@@ -89,22 +89,19 @@ class ModelFeatures:
         return Features(encoded.item, self.folder, found, dict(settings), provenance, predictions, *of_reading)
 
 
-def one_shape(encoded: Encoded) -> dict[str, np.ndarray]:
-    """Grids that were filled up (`Encoder.features`) without their filling, "grid_shape" is then (2,).
+def without_filling(encoded: Encoded) -> dict[str, np.ndarray]:
+    """Its arrays; grids that were filled up (`Encoder.features`) only as far as the largest of this item.
 
-    MediaError where the frames differ, which no array holds, or are too narrow.
+    MediaError where a grid is too narrow to be pooled.
     """
     found = dict(encoded.features)
-    if "grid_shape" not in found:
-        return found
-    shapes = np.unique(found["grid_shape"], axis=0)
-    i, j = shapes[0].tolist()
-    if len(shapes) > 1:
-        several = ", ".join(f"{rows} x {columns}" for rows, columns in shapes[:3].tolist())
-        raise MediaError(f"{encoded.item.path}: frames have grids of {several} patches: give resize=squash or crop")
-    if not i * j:
-        raise MediaError(f"{encoded.item.path}: too narrow for grid_pool: {i} x {j} windows; give resize=squash")
-    return found | {"grid": found["grid"][:, : i * j], "grid_shape": np.array([i, j], np.int64)}
+    if "grid_shape" in found:
+        cells = found["grid_shape"].prod(axis=1)
+        if not cells.all():
+            i, j = found["grid_shape"][cells.argmin()].tolist()
+            raise MediaError(f"{encoded.item.path}: too narrow for grid_pool: {i} x {j} windows; give resize=squash")
+        found["grid"] = found["grid"][:, : cells.max()]
+    return found
 
 
 class Videos:

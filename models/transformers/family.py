@@ -41,9 +41,7 @@ def load(
         model, tokenizer = _build(folder)
         naflex = model.config.model_type == "siglip2"
         if naflex and resolution is not None:
-            raise UserError(
-                f"resolution={resolution}: its pictures are of any shape; give max_patches instead"
-            )
+            raise UserError(f"resolution={resolution}: its pictures are of any shape; give max_patches instead")
         if not naflex and max_patches is not None:
             raise UserError(f"max_patches={max_patches}: not a NaFlex model; give resolution instead")
         if max_patches is not None:

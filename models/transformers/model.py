@@ -47,10 +47,15 @@ class TransformersModel(nn.Module):
 
     def encode_text(self, text: Int[Tensor, "b t"]) -> Float[Tensor, "b e"]:
         check_tokens(text, context_length=self.context_length, vocab_size=self._vocab_size)
-        mask = (text != self._tokenizer.pad_token_id).int() if self._hides_padding else None
+        mask = self._is_text(text) if self._hides_padding else None
         with autocast(self, text.device):
             pooled = self.model.text_model(input_ids=text, attention_mask=mask).pooler_output
             return project(self.model, "text", pooled)
+
+    def _is_text(self, text: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
+        """As the tokenizer's attention mask: without padding, which may have the id of the end."""
+        ends = text == self._tokenizer.eos_token_id
+        return ((text != self._tokenizer.pad_token_id) | (ends & (ends.cumsum(dim=1) == 1))).int()
 
     def tokenize(self, texts: list[str], *, truncate: bool = False) -> Int[Tensor, "b t"]:
         if not texts:

@@ -38,7 +38,7 @@ def read_processor(
         pictures = _of_one_size(folder, processor, resample, vision, resolution)
     if pictures.patch_px != vision.patch_size:
         raise UserError(
-            f"{folder}: the processor has patches of {pictures.patch_px} pixels, the model of {vision.patch_size}"
+            f"{folder}: its processor has patches of {pictures.patch_px} pixels, its model of {vision.patch_size}"
         )
     return pictures, mean, std
 

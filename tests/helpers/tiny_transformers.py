@@ -47,7 +47,8 @@ def write_transformers_model(folder: Path, kind: str = "clip", *, vision: Any = 
 
 def _processor(kind: str, options: dict[str, Any]) -> Any:
     if kind == "naflex":
-        return transformers.Siglip2ImageProcessor(**{"patch_size": 8, "max_num_patches": 20, **options})
+        patches = {"patch_size": 8, "max_num_patches": 20, "do_convert_rgb": True}
+        return transformers.Siglip2ImageProcessor(**patches | options)
     if kind == "siglip":
         return transformers.SiglipImageProcessor(**{"size": {"height": 32, "width": 32}, **options})
     square = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
@@ -65,9 +66,7 @@ def _tokenizer(kind: str) -> Any:
         _WORDS, trainers.BpeTrainer(vocab_size=80, special_tokens=special, show_progress=False)
     )
     ends = [(token, tokenizer.token_to_id(token)) for token in dict.fromkeys((before, after)) if token]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{before} $A {after}".strip(), special_tokens=ends
-    )
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{before} $A {after}".strip(), special_tokens=ends)
     names = {"unk_token": "<unk>", "pad_token": pad, "eos_token": after, "padding_side": "right"}
     inputs = ["input_ids"] if kind == "naflex" else ["input_ids", "attention_mask"]
     return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=inputs, **names)
