@@ -23,22 +23,24 @@ Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 HALF: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-class OneDNNLinear(nn.Module):
-    """A float32 linear on the CPU through oneDNN's matrix product."""
+class OneDNNLinear(nn.Linear):
+    """A float32 linear on the CPU through oneDNN's matrix product. A linear still: models ask whether theirs are."""
 
     def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
 
-class Int8Linear(nn.Module):
+class Int8Linear(nn.Linear):
     """Weights in int8 (one scale an output), inputs quantised as they come (one scale a call). CPU only."""
 
     def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
         weight = linear.weight.detach()
         scales = weight.abs().amax(dim=1).clamp_min(1e-12).double() / 127
         zeros = torch.zeros(len(weight), dtype=torch.long)
@@ -52,12 +54,12 @@ class Int8Linear(nn.Module):
         return torch.ops.quantized.linear_dynamic(x, self.packed)
 
     @property
-    def weight(self) -> Tensor:
+    def weight(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
         """For modules that look at their layers' weights (their type, most often) or compute with them themselves."""
         return torch.ops.quantized.linear_unpack(self.packed)[0].dequantize()
 
     @property
-    def bias(self) -> Tensor | None:
+    def bias(self) -> Tensor | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         return torch.ops.quantized.linear_unpack(self.packed)[1]
 
 
