@@ -88,14 +88,20 @@ def _real_path(path: str, folders: dict[str, str]) -> str:
 
 
 def coco_id(found: Found) -> str:
-    """`val2014/COCO_val2014_000000391895.jpg` -> "391895": up to the first dot, after the last `_`, without zeros."""
-    number = found.path.name.partition(".")[0].rpartition("_")[2]
-    if not re.fullmatch("[0-9]+", number):
+    """`val2014/COCO_val2014_000000391895.jpg` -> "391895"."""
+    number = coco_number(found.path.name)
+    if number is None:
         raise UserError(
             f"{found.where}{found.path}: id_mode=coco_int expects a number at the end of the name, as in "
             "COCO_val2014_000000391895.jpg; use id_mode=stem"
         )
-    return str(int(number))
+    return number
+
+
+def coco_number(name: str) -> str | None:
+    """Of a file's name: up to the first dot, after the last `_`, without zeros. None where that is no number."""
+    number = name.partition(".")[0].rpartition("_")[2]
+    return number.lstrip("0") or "0" if re.fullmatch("[0-9]+", number) else None
 
 
 def id_and_path(line: str, where: str) -> tuple[str, str]:

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from media.caption_files import CaptionedFile, read_captions_csv, read_karpathy
-from pairs.annotations import TRAIN_SPLITS
 from pairs.augment import Augment
 from pairs.batches import Mixed, Pairs, PairSplits
 from pairs.class_images import class_images
 from pairs.picture_folders import Files, Folder, as_picture, in_memory
 from pairs.scenes.facts import facts_id
 from pairs.scenes.scenes import Scenes
+from pairs.splits import TRAIN_SPLITS, VALIDATION, all_told, counted_splits, held_out_ids, with_validation
 from utils.errors import UserError, check_option, given_path
 
 
@@ -27,23 +27,20 @@ def csv_pairs(
     augment: Augment,
     validation_share: float = 0.2,
     split_seed: int = 42,
+    validation_split: str = VALIDATION,
     cache: bool = False,
     name: str = "captions",
 ) -> PairSplits:
-    """`image,caption,id` (the header is required): one row a caption, rows of one image share their id.
+    """`image,caption` below a header line, perhaps `id` and `split`: one row a caption.
 
-    Split by image id as seed 1 has it: `validation_share` of the ids 0..max, numpy's legacy generator, no return.
+    Held out are the images of `validation_split`; where the file tells none, a share by `with_validation`.
     """
-    file = given_path("data_path", path, "captions.csv with image,caption,id")
-    listed = read_captions_csv(file, key="data_path", need_numbers=True)
-    held_out = held_out_ids(max(image.number for image in listed) + 1, validation_share, split_seed)
-    pairs, image_of = _listed_pairs(images, listed, augment, cache, name)
-    return _split(pairs, np.isin([image.number for image in listed], held_out)[image_of], name)
-
-
-def held_out_ids(count: int, share: float, seed: int) -> np.ndarray:
-    """`int(share * count)` of the ids 0..count-1, the very ids that seed 1's code holds out."""
-    return np.random.RandomState(seed).choice(np.arange(count), size=int(share * count), replace=False)
+    file = given_path("data_path", path, "a csv file with image,caption")
+    listed = all_told(read_captions_csv(file, key="data_path"))
+    if not any(image.split == validation_split for image in listed):
+        check_option("validation_split", validation_split, [VALIDATION, *{image.split for image in listed}])
+        listed = with_validation(listed, share=validation_share, seed=split_seed, where=f"data_path={file}")
+    return _listed_splits(images, listed, augment, validation_split, cache, name)
 
 
 def karpathy_pairs(
@@ -51,15 +48,28 @@ def karpathy_pairs(
     path: str | None,
     images: str | None,
     augment: Augment,
-    validation_split: str = "val",
+    validation_split: str = VALIDATION,
     cache: bool = False,
     name: str = "captions",
 ) -> PairSplits:
     """Karpathy's json (COCO, Flickr8k, Flickr30k), split by its field `split`; `restval` joins the training images."""
     listed = read_karpathy(given_path("data_path", path, "Karpathy's json"), key="data_path")
-    pairs, image_of = _listed_pairs(images, listed, augment, cache, name)
+    return _listed_splits(images, listed, augment, validation_split, cache, name)
+
+
+def _listed_splits(
+    images: str | None,
+    listed: Sequence[CaptionedFile],
+    augment: Augment,
+    validation_split: str,
+    cache: bool,
+    name: str,
+) -> PairSplits:
     splits = np.array([image.split for image in listed])
     check_option("validation_split", validation_split, sorted(set(splits.tolist())))
+    if not np.isin(splits, TRAIN_SPLITS).any():
+        raise UserError(f"data_path: no images of split {' or '.join(TRAIN_SPLITS)}; found {counted_splits(splits)}")
+    pairs, image_of = _listed_pairs(images, listed, augment, cache, name)
     trains, held_out = np.isin(splits, TRAIN_SPLITS)[image_of], (splits == validation_split)[image_of]
     return PairSplits(pairs.take(np.flatnonzero(trains)), {name: pairs.take(np.flatnonzero(held_out))})
 

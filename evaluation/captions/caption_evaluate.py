@@ -39,7 +39,7 @@ def caption_evaluate(
         raise UserError("caption_metric=[]: expected bleu, rouge_l, cider, ... or a list of them")
     check_flags(only_predicted=only_predicted)
     given = read_predictions(given_path("predictions", predictions, "a json file, [{image_id, caption}]"))
-    known = read_references(given_path("references", references, "COCO's or Karpathy's json"), split=split)
+    known = read_references(given_path("references", references, "COCO's or Karpathy's json"), split=split, asked=given)
     captions = paired(given, known, only_predicted=only_predicted)
     if image_folder:
         images = find_images(known, captions.image_ids, Path(image_folder).expanduser())

@@ -7,12 +7,16 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from media.caption_files import CaptionedFile
 from pairs.augment import Augment, erase, fit, jitter, shift
 from pairs.batches import InputSize
 from pairs.loading import Loading
 from pairs.picture_folders import Folder
-from pairs.sources import class_pairs, csv_pairs, held_out_ids, karpathy_pairs, mixed_pairs, scene_pairs
+from pairs.sources import class_pairs, csv_pairs, karpathy_pairs, mixed_pairs, scene_pairs
+from pairs.splits import held_out_ids, with_validation
 from pairs.tar_shards import find_shards, read_shard, shard_pairs
 from tests.helpers.small_data import COLOURS, caption, eight_pairs, jpeg, write_csv, write_images, write_shard
 from utils.errors import UserError
@@ -37,6 +41,43 @@ def test_csv_is_split_by_image_id_without_leakage(tmp_path):
     assert sorted(set(train.ids) | set(held_out.ids)) == list(range(10))
 
 
+def test_csv_needs_no_ids_and_may_tell_its_splits(tmp_path):
+    names = write_images(tmp_path / "images", 6)
+    path = tmp_path / "captions.csv"
+    path.write_text("image,caption\n" + "".join(f"{name},one\n{name},two\n" for name in names))
+    splits = csv_pairs(path=str(path), images=str(tmp_path / "images"), augment=PLAIN, validation_share=0.4)
+    assert set(splits.validation["captions"].ids) == set(held_out_ids(6, 0.4, 42).tolist())
+    assert (len(splits.train), len(splits.validation["captions"])) == (8, 4)
+    told = ["train", "val", "test", "", "restval", "val"]
+    path.write_text("image,caption,split\n" + "".join(f"{n},a,{t}\n" for n, t in zip(names, told, strict=True)))
+    splits = csv_pairs(path=str(path), images=str(tmp_path / "images"), augment=PLAIN)
+    assert (splits.train.ids.tolist(), splits.validation["captions"].ids.tolist()) == ([0, 3, 4], [1, 5])
+    with pytest.raises(UserError, match=r"validation_split=dev: .*Expected one of val"):
+        csv_pairs(path=str(path), images=str(tmp_path / "images"), augment=PLAIN, validation_split="dev")
+
+
+@given(
+    numbers=st.sets(st.integers(0, 10**18), min_size=2, max_size=20), share=st.floats(0.01, 0.5), seed=st.integers(0, 9)
+)
+def test_a_share_of_the_images_is_held_out_whatever_their_ids(numbers, share, seed):
+    listed = [CaptionedFile((f"{number}.jpg",), str(number), number, ()) for number in numbers]
+    found = with_validation(listed, share=share, seed=seed, where="x")
+    assert [image.id for image in found] == [image.id for image in listed]
+    assert sum(image.split == "val" for image in found) == max(1, int(share * len(numbers)))
+    assert {image.split for image in found} == {"train", "val"}
+
+
+def test_images_that_are_not_trained_on_are_never_held_out():
+    listed = [CaptionedFile((f"{k}.jpg",), str(k), k // 2, (), split) for k, split in enumerate(["test", ""] * 8)]
+    listed += [CaptionedFile(("x.jpg",), "x", 99, (), "restval")]
+    found = with_validation(listed, share=0.5, seed=0, where="x")
+    assert [image.split for image in found[:16:2]] == ["test"] * 8
+    assert sum(image.split == "val" for image in found) == 4
+    for share, message in ((1, "none to train on"), (0, "none to validate on"), (2, "1 at most"), ("a", "a number")):
+        with pytest.raises(UserError, match=rf"validation_share={share}.*{message}"):
+            with_validation(listed, share=share, seed=0, where="x")
+
+
 def test_held_out_ids_are_those_of_seed_1():
     np.random.seed(42)
     expected = np.random.choice(np.arange(0, 8092), size=int(0.2 * 8092), replace=False)
@@ -46,8 +87,8 @@ def test_held_out_ids_are_those_of_seed_1():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image,caption\na.jpg,b\n", "missing: id"),
-        ("image,caption,id\na.jpg,b,\n", "row 2: expected an image, a caption and a whole number"),
+        ("image,caption\na.jpg,b\n", "validation_share=0.2 leaves none to train on.*images by split: train: 1"),
+        ("image,caption,split\na.jpg,b,val\n", "data_path: no images of split train or restval; found val: 1"),
         ("image,caption,id\n", "no captions below the header"),
     ],
 )
