@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
@@ -70,6 +71,20 @@ def _tokenizer(kind: str) -> Any:
     names = {"unk_token": "<unk>", "pad_token": pad, "eos_token": after, "padding_side": "right"}
     inputs = ["input_ids"] if kind == "naflex" else ["input_ids", "attention_mask"]
     return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=inputs, **names)
+
+
+def write_openai_tokenizer(folder: Path) -> None:
+    """CLIP's own, of the vocabulary that open_clip brings, in the files that the library reads."""
+    words = open_clip.tokenizer.SimpleTokenizer()
+    folder.mkdir()
+    renamed = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    vocabulary = {renamed.get(word, word): number for word, number in words.encoder.items()}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    merges = [" ".join(pair) for pair in words.bpe_ranks]
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    ends = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+    content = ends | {"tokenizer_class": "CLIPTokenizer", "unk_token": "<|endoftext|>", "model_max_length": 77}
+    (folder / "tokenizer_config.json").write_text(json.dumps(content))
 
 
 def change(folder: Path, file: str, **values: Any) -> None:

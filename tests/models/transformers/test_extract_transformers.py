@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from extraction.encoder import Encoder
 from extraction.extractor import FeatureExtractor
 from extraction.zero_shot import TextPredictor
 from models.load import ModelChoice, extractor, load
 from tests.helpers.shared_data import ROOT
-from tests.helpers.tiny_transformers import KINDS, write_transformers_model
+from tests.helpers.tiny_transformers import KINDS, write_openai_tokenizer, write_transformers_model
 from utils.errors import MediaError, UserError
 
 SAMPLE = ROOT / "sample"
@@ -131,3 +131,24 @@ def test_a_tokenizer_that_hides_padding_does_so(folders: dict[str, Path], tmp_pa
 def test_wrong_options(folders: dict[str, Path], kind: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ours(folders[kind], **options)
+
+
+def test_a_folder_of_clip_gives_what_the_other_family_makes_of_it(tmp_path: Path) -> None:
+    """OpenAI's vocabulary, the tokens of the library's own tokenizer, and two towers: ours and theirs."""
+    write_openai_tokenizer(tmp_path / "clip")
+    sizes = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 1}
+    vision, text = sizes | {"image_size": 32, "patch_size": 16}, sizes | {"vocab_size": 49408}
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
+    CLIPModel(config).save_pretrained(tmp_path / "clip")
+    square = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    CLIPImageProcessor(**square).save_pretrained(tmp_path / "clip")
+    options: dict[str, Any] = {"device": "cpu", "preprocess": "exact", "features": ["global", "grid"]}
+    one, other = (extractor(each, model_name=str(tmp_path / "clip"), **options) for each in ("transformers", "clip"))
+    texts = [*TEXTS, "Überraschung, isn't it? 12 🙂 naïve"]
+    for mine, same in (
+        (one.extract_image(PHOTOS[0]), other.extract_image(PHOTOS[0])),
+        (one.extract_texts(texts), other.extract_texts(texts)),
+    ):
+        np.testing.assert_allclose(mine["transformers"], same["clip"], atol=1e-4)
+        if "grid" in mine:
+            np.testing.assert_allclose(mine["grid"], same["grid"], atol=1e-4)
