@@ -4,10 +4,10 @@ A family is a folder `models/<feature_type>/` whose module `family` has a functi
 need not be of any class: it only has to have what `ImageTextModel` lists.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +17,8 @@ from extraction.precision import Precision
 from utils.errors import UserError
 
 Color = tuple[float, float, float]  # red, green, blue; 0..1
-Resize = Literal["crop", "squash"]  # short side to n pixels and the centre cut out; or the whole image into n x n
+# Short side to n pixels and the centre cut out; the whole image into n x n; or into whole patches, in its own shape.
+Resize = Literal["crop", "squash", "patches"]
 Resample = Literal["bicubic", "bilinear"]
 Probability = Literal["softmax", "sigmoid"]
 
@@ -51,6 +52,23 @@ class ImageTower(Protocol):
     def head(self, outputs: Any, /) -> Float[Tensor, "b e"]: ...
 
     def grid(self, outputs: Any, /) -> Float[Tensor, "b c i j"]: ...
+
+
+@runtime_checkable
+class AnyShapeTower(Protocol):
+    """Besides, an `ImageTower` whose pictures need not be alike, as those of SigLIP 2 NaFlex.
+
+    It takes a list of pictures (3, h, w), and gives a list of maps (c, i, j) of at most `max_patches` cells; its
+    `map_shape` is that of square pictures.
+    """
+
+    max_patches: int
+
+    def trunk(self, x: Sequence[Tensor], /) -> Any: ...
+
+    def head(self, outputs: Any, /) -> Float[Tensor, "b e"]: ...
+
+    def grid(self, outputs: Any, /) -> Sequence[Tensor]: ...
 
 
 class TextTower(Protocol):
@@ -105,7 +123,9 @@ class ImageTextModel(Protocol):
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
-    def encode_image(self, image: Float[Tensor, "b 3 n n"]) -> Float[Tensor, "b e"]: ...
+    def encode_image(self, image: Any) -> Float[Tensor, "b e"]:
+        """Prepared images (b, 3, n, n); a list of them where `visual` is an `AnyShapeTower`."""
+        ...
 
     def encode_text(self, text: Int[Tensor, "b t"]) -> Float[Tensor, "b e"]: ...
 
