@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.errors import UserError, check_option
+from utils.errors import UserError, check_option, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -70,11 +70,23 @@ def usable_device(device: str) -> torch.device:
     except RuntimeError as error:
         raise UserError(f"device={device}: expected a PyTorch device such as cuda:0 or cpu") from error
     if wanted.type == "cuda" and not torch.cuda.is_available():
-        logger.warning("device=%s: CUDA is not available here, running on the CPU (device=cpu says so itself)", device)
+        found = f"CUDA is not available here ({why_no_cuda()})"
+        logger.warning("device=%s: %s, running on the CPU (device=cpu says so itself)", device, found)
         return torch.device("cpu")
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device={device}: this machine has {torch.cuda.device_count()} GPU(s), counted from cuda:0")
     return wanted
+
+
+def why_no_cuda() -> str:
+    """PyTorch's own reason, its first sentence: a build without CUDA, no driver, one that is too old, a hidden card."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        reason = first_line(error).partition(". ")[0].removesuffix(".")
+        other_build = "; make install TORCH_BACKEND=auto takes a PyTorch that fits the driver"
+        return reason + (other_build if "too old" in reason or "not compiled with CUDA" in reason else "")
+    return "PyTorch gives no reason"
 
 
 def resolve(precision: Precision, device: torch.device) -> Precision:

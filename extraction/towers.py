@@ -172,11 +172,21 @@ class LoadedModel:
         return f"{self.feature_type}/{self.name}"
 
 
-def check_tokens(tokens: Int[Tensor, "b t"], *, context_length: int, vocab_size: int) -> None:
-    """UserError for ids that are another tokenizer's, on which an embedding would fail without a word about why."""
+def check_tokens(
+    tokens: Int[Tensor, "b t"], *, context_length: int, vocab_size: int, first_id: int | None = None
+) -> None:
+    """UserError for ids that are another tokenizer's, on which an embedding would fail without a word about why.
+
+    `first_id`: what every text of this model begins with. A large vocabulary has the ids of another one, too.
+    """
+    instead = "use model.tokenize(texts), not clip.tokenize or the tokenizer of another model"
     width, largest = tokens.shape[1], int(tokens.max()) if tokens.numel() else 0
     if width > context_length or largest >= vocab_size:
         raise UserError(
             f"token ids (b, {width}) up to {largest} are not this model's, which takes (b, {context_length}) up to "
-            f"{vocab_size - 1}: use model.tokenize(texts), not the tokenizer of another model"
+            f"{vocab_size - 1}: {instead}"
+        )
+    if first_id is not None and tokens.numel() and (others := tokens[:, 0][tokens[:, 0] != first_id]).numel():
+        raise UserError(
+            f"token ids that begin with {int(others[0])} are not this model's, which begin with {first_id}: {instead}"
         )
