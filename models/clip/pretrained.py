@@ -134,6 +134,6 @@ def _no_weights(tower: str, given: object, source: str, error: Exception, withou
     """Where they were looked for, and how they can be given."""
     key, given = f"{tower}.pretrained", "true" if given is True else given
     return UserError(
-        f"{key}={given}: cannot get the weights of {source}: {first_line(error, longest=400)}. Give their file or folder, "
-        f"{key}=path/to/{example}, or {key}={without} for random weights"
+        f"{key}={given}: cannot get the weights of {source}: {first_line(error, longest=400)}. "
+        f"Give their file or folder, {key}=path/to/{example}, or {key}={without} for random weights"
     )

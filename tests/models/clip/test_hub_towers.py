@@ -177,7 +177,8 @@ def test_without_weights_both_towers_say_where_they_looked_and_how_to_give_them(
     looked = f"not in the hub's cache ({tmp_path}/cache), and http://127.0.0.1:9 cannot be reached (Connection refused)"
     assert found == [
         f"vision.pretrained=true: cannot get the weights of resnet10t (timm/resnet10t.c3_in1k): {looked}. "
-        "Give their file or folder, vision.pretrained=path/to/model.safetensors, or vision.pretrained=false for random weights",
+        "Give their file or folder, vision.pretrained=path/to/model.safetensors, "
+        "or vision.pretrained=false for random weights",
         f"text.pretrained={BERT}: cannot get the weights of {BERT}: {looked}. Give their file or folder, "
         "text.pretrained=path/to/folder, or text.pretrained=null for random weights",
     ]
