@@ -20,22 +20,22 @@ def parameter_groups(
     """Groups for the optimizer: weights decay; gains, biases, the logit scale and all else below two dimensions do not.
 
     `towers` gives parts of the model their own settings, `{"visual.trunk": {"lr": 1e-4, "weight_decay": 0.0}}`, by the
-    beginning of the parameters' names; the longest that fits counts. UserError where one fits nothing.
+    beginning of the parameters' names; the longest that fits counts, frozen or not. UserError where one fits none.
     """
-    towers = dict(towers or {})
+    towers, fitting = dict(towers or {}), set()
     groups: dict[tuple[str, bool], list[Tensor]] = {}
-    parameters = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
+    parameters = list(parameters)
     for name, parameter in parameters:
         own = max((p for p in towers if name == p or name.startswith(f"{p}.")), key=len, default="")
+        fitting.add(own)
+        if not parameter.requires_grad:
+            continue
         # CLIP paper, section 2.5: all weights that are not gains or biases; positions and embeddings are weights.
         decays = parameter.ndim >= 2 and not name.endswith(("bias", "logit_scale"))
         groups.setdefault((own, decays), []).append(parameter)
-    unused = set(towers) - {own for own, _ in groups}
-    if unused:
+    if unused := set(towers) - fitting:
         parts = sorted({".".join(name.split(".")[:2]) for name, _ in parameters})
-        raise UserError(
-            f"optimizer.towers: no trainable weights in {', '.join(sorted(unused))}; found {', '.join(parts)}"
-        )
+        raise UserError(f"optimizer.towers: no weights in {', '.join(sorted(unused))}; found {', '.join(parts)}")
     result = []
     for (own, decayed), members in groups.items():
         settings = (

@@ -39,9 +39,9 @@ def test_towers_have_their_own_rates():
     assert "visual.attnpool.c_proj.weight" in decayed
     assert "visual.conv1.weight" in others
     assert "text.token_embedding.weight" not in decayed | others  # frozen
-    with pytest.raises(
-        UserError, match=r"optimizer\.towers: no trainable weights in visual\.trunk; found .*visual\.conv1"
-    ):
+    model.visual.requires_grad_(False)  # seed 1 with `trainable = False`
+    assert learning_rates(adamw(list(model.named_parameters()), lr=1e-3, towers=towers)) == {"all": 1e-3}
+    with pytest.raises(UserError, match=r"optimizer\.towers: no weights in visual\.trunk; found .*visual\.conv1"):
         adamw(list(model.named_parameters()), lr=1e-3, towers={"visual.trunk": {"lr": 1e-4}})
 
 
