@@ -158,7 +158,8 @@ class Texts:
         self.rows = TextRows(encoder.model.tokenize, truncate)
         self._output, self._encoder = output, encoder
         self.ahead, self.folder = ahead, output.folder
-        self.settings = {**output.settings, "text_overflow": "truncate" if truncate else "error"}
+        of_texts = {key: value for key, value in output.settings.items() if key != "grid"}  # texts have none
+        self.settings = {**of_texts, "text_overflow": "truncate" if truncate else "error"}
 
     def encode(self, contents: Sequence[Tensor]) -> dict[str, np.ndarray]:
         return self._output.as_saved({"global": self._encoder.tokens(torch.stack(list(contents)))})

@@ -1,20 +1,23 @@
 """Files of images with captions, read in one place: Karpathy's json and csv files with `image,caption`.
 
-An image's id is COCO's number or the csv's column `id`, else the stem of its file; csv files may have a column `split`.
+An image's id is COCO's number (`cocoid`) or the csv's column `id`, else the stem of its file; `split` is a field or a
+column. Every job that takes captions reads them here.
 """
 
 import csv
 import io
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from media.naming import coco_number
 from media.text_files import read_text
 from utils.errors import UserError, first_line
 
-CSV_COLUMNS = ("image", "caption", "id")
+CSV_COLUMNS = ("image", "caption")  # and perhaps `id` and `split`
+_LONGEST_NUMBER = 18  # digits: more do not fit into int64
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class CaptionedFile:
 
     files: tuple[str, ...]  # where it may lie below the folder of images, the likeliest first
     id: str
-    number: int  # the id where it is a whole number, else a running one
+    number: int  # the same for equal ids: the ids where all of them are whole numbers, else counted from 0
     captions: tuple[Caption, ...]
     split: str = ""  # "train", "restval", "val", "test"; "" where the file tells none
 
@@ -44,8 +47,17 @@ class CaptionedFile:
         return [caption.raw for caption in self.captions]
 
     @property
-    def stem(self) -> str:
-        return PurePosixPath(self.files[0]).stem
+    def names(self) -> tuple[str, ...]:
+        return names_of(self.id, self.files[0])
+
+
+def names_of(image_id: str, file: str) -> tuple[str, ...]:
+    """What an image may be called by features or captions of it, the likeliest first: its id, its file without the
+    ending, that without the folders, and the number that `id_mode=coco_int` names it by.
+    """
+    path = PurePosixPath(file)
+    names = (image_id, path.with_suffix("").as_posix(), path.stem, coco_number(path.name)) if path.name else (image_id,)
+    return tuple(dict.fromkeys(filter(None, names)))
 
 
 def read_captions(path: str | Path, *, key: str) -> list[CaptionedFile]:
@@ -97,43 +109,58 @@ def _karpathy_entry(entry: Any, index: int, where: str) -> CaptionedFile:
         raise UserError(f"{where}: image {str(name)[:100]} is not as in Karpathy's json ({error!r})") from error
 
 
-def read_captions_csv(path: str | Path, *, key: str, need_numbers: bool = False) -> list[CaptionedFile]:
-    """`image,caption` below a header line, perhaps `id` and `split`; one row a caption.
+def read_captions_csv(path: str | Path, *, key: str) -> list[CaptionedFile]:
+    """`image,caption` below a header line, perhaps `id` and `split`, which may be empty; one row a caption.
 
-    `need_numbers`: ids have to be there, and whole numbers. UserError for them and for an image with two ids.
+    UserError for an image with two ids or two splits.
     """
-    images: dict[str, CaptionedFile] = {}
     captions: dict[str, list[Caption]] = {}
-    for line, row in enumerate(_csv_rows(Path(path), key, CSV_COLUMNS[: 3 if need_numbers else 2]), start=2):
-        name, given, where = row["image"], row.get("id") or "", f"{key}={path}, row {line}"
-        is_number = given.isascii() and given.isdigit()
-        if not name or not row["caption"] or (need_numbers and not is_number):
-            expected = "an image, a caption and a whole number as id" if need_numbers else "an image and a caption"
-            raise UserError(f"{where}: expected {expected}, found {row}")
-        image_id, number = given or PurePosixPath(name).stem, int(given) if is_number else len(images)
-        image = images.setdefault(
-            name, CaptionedFile(_candidates(name), image_id, number, (), split=row.get("split") or "")
-        )
-        if image.id != image_id:
-            raise UserError(f"{where}: {name} has id {image_id} here, {image.id} further up")
+    told: dict[str, dict[str, str]] = {"id": {}, "split": {}}  # column -> image -> what a row says
+    for line, row in enumerate(_csv_rows(Path(path), key), start=2):
+        name, where = row["image"], f"{key}={path}, row {line}"
+        if None in row:  # a caption cut at its comma would be learned without a complaint
+            raise UserError(f"{where}: more fields than the header; a caption with commas stands in quotation marks")
+        if not name or not row["caption"]:
+            raise UserError(f"{where}: expected an image and a caption, found {row}")
+        for column, known in told.items():
+            value = row.get(column) or known.get(name, "")
+            if known.setdefault(name, value) not in ("", value):
+                raise UserError(f"{where}: {name} has {column} {value} here, {known[name]} further up")
+            known[name] = value
         captions.setdefault(name, []).append(Caption(row["caption"]))
-    if not images:
+    if not captions:
         raise UserError(f"{key}={path}: no captions below the header")
-    return [replace(image, captions=tuple(captions[name])) for name, image in images.items()]
+    ids = {name: told["id"][name] or PurePosixPath(name).stem for name in captions}
+    numbers = _numbered(told["id"].values(), ids.values())
+    return [
+        CaptionedFile(_candidates(name), ids[name], numbers[ids[name]], tuple(own), told["split"][name])
+        for name, own in captions.items()
+    ]
 
 
-def _csv_rows(path: Path, key: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
+def _numbered(given: Iterable[str], ids: Iterable[str]) -> Mapping[str, int]:
+    """Id -> number: `given`, what column `id` holds, where all of it are whole numbers; else counted from 0."""
+    if all(each.isascii() and each.isdigit() and len(each) <= _LONGEST_NUMBER for each in given):
+        return {each: int(each) for each in ids}
+    return {each: number for number, each in enumerate(dict.fromkeys(ids))}
+
+
+def _csv_rows(path: Path, key: str) -> list[dict[str, str]]:
     expected = f"expected a csv file with {','.join(CSV_COLUMNS)}"
     try:
         reader = csv.DictReader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
-        missing = sorted(set(columns) - set(reader.fieldnames or ()))
+        header = reader.fieldnames or ()
         rows = list(reader)
     except OSError as error:
         raise UserError(f"{key}={path}: {expected}; it cannot be read ({error.strerror})") from error
     except (ValueError, csv.Error) as error:
         raise UserError(f"{key}={path}: {expected} ({first_line(error)})") from error
-    if missing:
-        raise UserError(f"{key}={path}: {expected} in its header line; missing: {', '.join(missing)}")
+    if missing := [column for column in CSV_COLUMNS if column not in header]:
+        found = ",".join(header) or "nothing"
+        raise UserError(
+            f"{key}={path}: {expected} in its header line, and perhaps id and split; "
+            f"missing: {', '.join(missing)}; found: {found:.100}"
+        )
     return rows
 
 

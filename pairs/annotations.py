@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from media.caption_files import check_distinct, read_captions
+from pairs.splits import VALIDATION, all_told, with_validation
 from utils.errors import UserError
 
-TRAIN_SPLITS = ("train", "restval")  # restval: images of COCO's validation set that Karpathy's split trains on
 END_WORD = "<eos>"  # a caption that ends is better than one that was cut off: CIDEr-D counts the end as a word
 _WORD = re.compile(r"\w+(?:'\w+)*")
 
@@ -28,18 +28,29 @@ def in_words(caption: str) -> str:
     return " ".join(_WORD.findall(caption.lower()))
 
 
-def read_annotations(path: Path) -> list[AnnotatedImage]:
-    """In the file's order; `tokens` are taken as they are. Where no split is told, all is for training."""
-    images = [
+def read_annotations(
+    path: Path, *, validation_share: float | None = None, split_seed: int = 42
+) -> list[AnnotatedImage]:
+    """In the file's order; `tokens` are taken as they are. Where no split is told, all is for training.
+
+    `validation_share` of the training images are held out as `val`, where the file tells none. UserError if it does.
+    """
+    where, listed = f"annotations={path}", read_captions(path, key="annotations")
+    if not listed:
+        raise UserError(f"{where}: no images in it")
+    check_distinct((image.id for image in listed), where)
+    if validation_share is None:
+        listed = all_told(listed)
+    elif told := sum(image.split == VALIDATION for image in listed):
+        raise UserError(f"{where}: {told} images are of split {VALIDATION} already; leave validation_share out")
+    else:
+        listed = with_validation(listed, share=validation_share, seed=split_seed, where=where)
+    return [
         AnnotatedImage(
             id=image.id,
-            split=image.split or TRAIN_SPLITS[0],
+            split=image.split,
             file_path=image.files[0],
             captions=tuple(" ".join(caption.tokens) or in_words(caption.raw) for caption in image.captions),
         )
-        for image in read_captions(path, key="annotations")
+        for image in listed
     ]
-    if not images:
-        raise UserError(f"annotations={path}: no images in it")
-    check_distinct((image.id for image in images), f"annotations={path}")
-    return images

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -31,19 +32,27 @@ def karpathy_images(
 ) -> CaptionedImages:
     """Karpathy's json (`images`: filename, filepath, split, sentences: raw). `split=null` takes all images."""
     path = given_path("captions_path", captions_path, "Karpathy's json")
-    listed = read_karpathy(path, key="captions_path")
+    return _of_split(read_karpathy(path, key="captions_path"), path, image_folder, split)
+
+
+def csv_images(*, captions_path: str | None, image_folder: str | None, split: str | None = "test") -> CaptionedImages:
+    """`image,caption` with a header line, one row a caption; rows that name the same image belong together.
+
+    `split` chooses where the file has that column.
+    """
+    path = given_path("captions_path", captions_path, "a csv file with image,caption")
+    listed = read_captions_csv(path, key="captions_path")
+    return _of_split(listed, path, image_folder, split if any(image.split for image in listed) else None)
+
+
+def _of_split(
+    listed: Sequence[CaptionedFile], path: Path, image_folder: str | None, split: str | None
+) -> CaptionedImages:
     chosen = [image for image in listed if split in (None, image.split)]
     if not chosen:
         splits = ", ".join(sorted({image.split for image in listed}))
-        raise UserError(f"split={split}: no such images in {path}; its splits: {splits}")
+        raise UserError(f"split={split}: no such images in {path}; its splits: {splits}; split=null takes all")
     return _from_files(chosen, {"captions_path": str(path), "image_folder": image_folder, "split": split})
-
-
-def csv_images(*, captions_path: str | None, image_folder: str | None) -> CaptionedImages:
-    """`image,caption` with a header line, one row a caption; rows that name the same image belong together."""
-    path = given_path("captions_path", captions_path, "a csv file with image,caption")
-    listed = read_captions_csv(path, key="captions_path")
-    return _from_files(listed, {"captions_path": str(path), "image_folder": image_folder, "split": None})
 
 
 def scene_images(

@@ -30,7 +30,7 @@ JOBS = sorted((path.stem for path in CONFIGS.glob("*.yaml")), key=lambda job: (j
 GROUPS = {group: (key, job) for job in reversed(JOBS) for key, group in known_keys(job)[1].items()}
 OF_MODELS = ("extract", "evaluate", "caption", "caption_evaluate")  # jobs that use a model
 BUILT = ("@feature_type", "@on_extraction")
-LISTS = ("on_extraction", "evaluation", "on_caption", "caption_metric")
+LISTS = ("on_extraction", "evaluation", "evaluators", "on_caption", "caption_metric")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -4,7 +4,6 @@
 """
 
 import json
-import logging
 import re
 import runpy
 import shlex
@@ -19,26 +18,16 @@ import pytest
 import torch
 
 from tests.helpers.architectures import ARCHITECTURES
+from tests.helpers.documented import PROGRAM, blocks, commands, run_here
 from tests.helpers.tiny_clip import write_tiny_checkpoint
 
 pytestmark = pytest.mark.timeout(300)  # several runs of the program in one test
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PROGRAM = ["python", "main.py"]
 
 
-def blocks(language: str) -> list[str]:
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    return [block for kind, block in found if kind == language]
-
-
-def commands(block: str) -> list[list[str]]:
-    lines = block.replace("\\\n", " ").splitlines()
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
-
-
-COMMANDS = [words for block in blocks("bash") for words in commands(block) if words[:2] == PROGRAM]
+COMMANDS = [words for block in blocks(README, "bash") for words in commands(block) if words[:2] == PROGRAM]
 
 
 @pytest.fixture(scope="module")
@@ -72,20 +61,6 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 def with_weights(words: list[str], checkpoint: Path) -> list[str]:
     return [*(word for word in words if not word.startswith("model_name=")), f"model_name={checkpoint}"]
-
-
-def run_here(arguments: list[str], monkeypatch) -> int:
-    """`python main.py ...` in this process: the same lines of code without five seconds of imports."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
-    try:
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(ROOT / "main.py"), run_name="__main__")
-    finally:
-        root.handlers[:], root.level = handlers, level
-    assert isinstance(end.value.code, int), end.value.code
-    return end.value.code
 
 
 def run_in_shell(words: list[str]) -> None:
@@ -150,7 +125,7 @@ def test_there_are_commands() -> None:
     assert len(COMMANDS) >= 12
 
 
-@pytest.mark.parametrize("block", [block for block in blocks("bash") if "python main.py" in block])
+@pytest.mark.parametrize("block", [block for block in blocks(README, "bash") if "python main.py" in block])
 def test_commands_run(block, folder, monkeypatch, capfd, request):
     for words in commands(block):
         if words[:2] != PROGRAM:
@@ -207,7 +182,7 @@ def test_the_video_features_commands_are_all_there():
         assert command in known
 
 
-@pytest.mark.parametrize("block", blocks("python"))
+@pytest.mark.parametrize("block", blocks(README, "python"))
 def test_python_runs(block, tiny_checkpoint, folder):
     names: dict = {}
     exec(block.replace('"ViT-B/32"', repr(str(tiny_checkpoint))), names)
@@ -223,7 +198,7 @@ def test_the_table_is_that_of_the_config() -> None:
 
 
 def test_the_file_tree_is_there() -> None:
-    (tree,) = blocks("")
+    (tree,) = blocks(README, "")
     missing = [line.split()[0] for line in tree.splitlines() if not (ROOT / line.split()[0]).exists()]
     assert not missing
 

@@ -5,7 +5,7 @@ Image ids are texts: 42 and "42" are the same image.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -70,14 +70,14 @@ def _saved_captions(folder: Path) -> list[tuple[str, Any]]:
     return pairs
 
 
-def read_references(path: Path, *, split: str | None = None) -> References:
+def read_references(path: Path, *, split: str | None = None, asked: Collection[str] = ()) -> References:
     """`split` chooses images of files that tell it; null takes all. Images without captions are left out.
 
-    Those of csv files are known by the names of their files, as `--config-name caption` saves captions.
+    `asked` are ids of predictions: an image that goes by another of its `names` there goes by that one here.
     """
     where, listed, content = f"references={path}", None, None
     if path.suffix.lower() == ".csv":
-        listed = [replace(image, id=image.stem) for image in read_captions_csv(path, key="references")]
+        listed = read_captions_csv(path, key="references")
     else:
         content = _read_json(path, "references", _REFERENCES)
         if isinstance(content, dict) and "images" in content and "annotations" not in content:
@@ -87,6 +87,7 @@ def read_references(path: Path, *, split: str | None = None) -> References:
     if listed is None:
         found = _from_coco_or_plain(path, content)
     else:
+        listed = [replace(image, id=next(filter(asked.__contains__, image.names), image.id)) for image in listed]
         check_distinct([image.id for image in listed], where)
         chosen = [image for image in listed if image.captions and split in (None, image.split)]
         found = References({image.id: image.texts for image in chosen}, {image.id: image.files for image in chosen})

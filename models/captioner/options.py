@@ -35,6 +35,10 @@ class Decoding:
     upstream_compat: bool = False
 
     def __post_init__(self) -> None:
+        if (
+            self.method == "gumbel"
+        ):  # the largest of log p + Gumbel noise is a draw from p, whatever both are divided by
+            raise UserError("method=gumbel: draws what method=sample temperature=1 draws, as likely; use that")
         check_option("method", self.method, get_args(Method))
         for key in ("max_words", "beam_size", "samples_per_image"):
             check_count(key, getattr(self, key))

@@ -126,13 +126,22 @@ def test_karpathy_split(folder):
         karpathy_images(captions_path=str(path), image_folder=str(folder), split="dev")
 
 
+def test_csv_files_may_tell_splits(folder):
+    path = folder / "captions.csv"
+    path.write_text("image,caption,split\n0.png,a,test\n1.png,b,val\n0.png,c,\n")
+    assert csv_images(captions_path=str(path), image_folder=str(folder)).captions == [["a", "c"]]
+    assert csv_images(captions_path=str(path), image_folder=str(folder), split=None).captions == [["a", "c"], ["b"]]
+    with pytest.raises(UserError, match=r"split=dev: no such images .* test, val; split=null takes all"):
+        csv_images(captions_path=str(path), image_folder=str(folder), split="dev")
+
+
 def test_errors_say_what_to_do(folder):
     path = folder / "captions.csv"
     path.write_text("image,caption,id\nmissing.png,text,0\n")
     with pytest.raises(UserError, match=r"missing.png"):
         csv_images(captions_path=str(path), image_folder=str(folder))
     path.write_text("picture,text\n0.png,text\n")
-    with pytest.raises(UserError, match="expected a csv file with image,caption,id"):
+    with pytest.raises(UserError, match="expected a csv file with image,caption in its header line"):
         csv_images(captions_path=str(path), image_folder=str(folder))
     with pytest.raises(UserError, match="captions_path: expected"):
         karpathy_images(captions_path=None, image_folder=str(folder))

@@ -6,7 +6,15 @@ import zipfile
 
 import pytest
 
-from media.caption_files import Caption, CaptionedFile, check_distinct, read_captions, read_captions_csv, read_karpathy
+from media.caption_files import (
+    Caption,
+    CaptionedFile,
+    check_distinct,
+    names_of,
+    read_captions,
+    read_captions_csv,
+    read_karpathy,
+)
 from tests.helpers.shared_data import SHARED
 from utils.errors import UserError
 
@@ -73,7 +81,7 @@ def test_csv_rows_of_an_image_come_together(tmp_path):
         CaptionedFile(("b/1.jpg", "1.jpg"), "5", 5, (Caption("one, two"), Caption("d"))),
         CaptionedFile(("0.jpg",), "0", 0, (Caption("c"),)),
     ]
-    assert read_captions_csv(path, key="x", need_numbers=True) == read_captions(path, key="x")
+    assert read_captions_csv(path, key="x") == read_captions(path, key="x")
 
 
 def test_csv_without_ids(tmp_path):
@@ -82,37 +90,68 @@ def test_csv_without_ids(tmp_path):
         ("a", 0, ["b", "e"]),
         ("c", 1, ["d"]),
     ]
-    with pytest.raises(UserError, match="missing: id"):
-        read_captions_csv(path, key="x", need_numbers=True)
+
+
+@pytest.mark.parametrize("ids", [["5", "", "7"], ["5", "x", "7"], ["5", "-1", "7"], ["5", "9" * 30, "7"]])
+def test_where_not_all_ids_are_numbers_images_are_counted(tmp_path, ids):
+    """Else image number 1 could have the number of the one with id 1."""
+    path = write(
+        tmp_path / "x.csv", "image,caption,id\n" + "".join(f"{k}.jpg,a,{each}\n" for k, each in enumerate(ids))
+    )
+    assert [(image.id, image.number) for image in read_captions_csv(path, key="x")] == [
+        (each or "1", number) for number, each in enumerate(ids)
+    ]
+
+
+def test_images_of_one_id_have_one_number(tmp_path):
+    path = write(tmp_path / "x.csv", "image,caption,id\na.jpg,a,shoe\nb.jpg,b,hat\nc.jpg,c,shoe\n")
+    assert [image.number for image in read_captions_csv(path, key="x")] == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("image_id", "file", "names"),
+    [
+        ("7", "val/COCO_val_00042.jpg", ("7", "val/COCO_val_00042", "COCO_val_00042", "42")),
+        ("0013", "0013.jpg", ("0013", "13")),
+        ("a.b", "x/a.b.jpg", ("a.b", "x/a.b")),
+        ("7", "", ("7",)),
+    ],
+)
+def test_names_an_image_goes_by(image_id, file, names):
+    assert names_of(image_id, file) == names
 
 
 def test_csv_with_names_as_ids_and_splits(tmp_path):
     path = write(tmp_path / "x.CSV", "image,caption,id,split\na/1.jpg,b,one,val\nb/1.jpg,d,,\na/1.jpg,e,one,\n")
     found = read_captions(path, key="x")
-    assert [(image.id, image.stem, image.split, image.texts) for image in found] == [
-        ("one", "1", "val", ["b", "e"]),
-        ("1", "1", "", ["d"]),
+    assert [(image.id, image.split, image.texts) for image in found] == [
+        ("one", "val", ["b", "e"]),
+        ("1", "", ["d"]),
     ]
     check_distinct([image.id for image in found], "x")
     with pytest.raises(UserError, match=r"x: the id 1 stands for several images"):
-        check_distinct([image.stem for image in found], "x")
+        check_distinct([image.names[-1] for image in (*found, *found)], "x")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "missing: caption, id, image"),
-        ("picture,text,id\n", "expected a csv file with image,caption,id in its header line; missing: caption, image"),
+        ("", "missing: image, caption; found: nothing"),
+        ("picture;text\n", "expected a csv file with image,caption in its header line, .*; found: picture;text"),
         ("image,caption,id\n", "no captions below the header"),
-        ("image,caption,id\na.jpg,,1\n", "row 2: expected an image, a caption and a whole number"),
-        ("image,caption,id\na.jpg,b,1\na.jpg,b,-1\n", "row 3: expected an image"),
-        ("image,caption,id\na.jpg,b\n", "row 2: expected an image"),
+        ("image,caption,id\na.jpg,,1\n", "row 2: expected an image and a caption"),
+        ("image,caption\na.jpg\n", "row 2: expected an image and a caption"),
+        ("image,caption\na.jpg,a cat\nb.jpg,a dog, asleep\n", "row 3: more fields than the header; .*quotation marks"),
+        (
+            "image,caption,split\na.jpg,b,val\na.jpg,b,\na.jpg,c,test\n",
+            "row 4: a.jpg has split test here, val further up",
+        ),
         ("image,caption,id\na.jpg,b,1\na.jpg,c,2\n", "row 3: a.jpg has id 2 here, 1 further up"),
     ],
 )
 def test_mistakes_in_csv(tmp_path, text, message):
     with pytest.raises(UserError, match=rf"data_path=.*x\.csv.*{message}"):
-        read_captions_csv(write(tmp_path / "x.csv", text), key="data_path", need_numbers=True)
+        read_captions_csv(write(tmp_path / "x.csv", text), key="data_path")
 
 
 @pytest.mark.shared
@@ -124,7 +163,7 @@ def test_genuine_flickr8k_files(tmp_path):
     assert [sum(image.split == split for image in images) for split in ("train", "val", "test")] == [6000, 1000, 1000]
     assert all(len(image.captions) == 5 and all(each.tokens for each in image.captions) for image in images)
     (tmp_path / "x.csv").write_bytes(gzip.decompress((folder / "captions_shariatnia_format.csv.gz").read_bytes()))
-    rows = read_captions_csv(tmp_path / "x.csv", key="x", need_numbers=True)
+    rows = read_captions_csv(tmp_path / "x.csv", key="x")
     assert sum(len(image.captions) for image in rows) == 40455
     assert [image.number for image in rows] == list(range(8091))
 

@@ -4,16 +4,18 @@ Understood are a folder of `<image>.npz`, a folder of `<image>_grid.npy` and `<i
 CLIP-ViL writes: `<image>.npz` with `feat` (14, 14, c), `<image>.npy` (e,). A dict of arrays does as well.
 """
 
+import os
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol
 
 import h5py
 import numpy as np
 from jaxtyping import Float, Float32
 
+from media.caption_files import names_of
 from pairs.annotations import AnnotatedImage
 from store.hdf5 import FOLDER, RECORD
 from store.record import META, parse_record, read_record
@@ -96,16 +98,23 @@ def open_features(path: Path, images: Iterable[AnnotatedImage], kind: Kind) -> "
 
 
 class FeatureFolder:
-    """A file an image, found by the image's id, or by the name of its file with or without the folder."""
+    """A file an image, found by the image's id, or another of its names (`names_of`).
+
+    Of the folder itself, or of the one below it that holds all: the extractor's `output_path` has `clip/RN50` in it.
+    """
 
     def __init__(self, root: Path, images: Iterable[AnnotatedImage], kind: Kind) -> None:
         self._root, self._kind = root, kind
         endings = (".npz", *kind.endings)
         # One walk: to ask for each of a hundred thousand files takes minutes on network disks.
         there = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.name.endswith(endings)}
+        common = os.path.commonpath([os.path.dirname(name) for name in there]) if there else ""
+        places = [
+            (folder, ending) for folder in dict.fromkeys(("", f"{common}/" if common else "")) for ending in endings
+        ]
         self._files = _located(
             images,
-            lambda name: next((name + ending for ending in endings if name + ending in there), None),
+            lambda name: next((place for a, b in places if (place := f"{a}{name}{b}") in there), None),
             f"{root}: no {kind.title} of",
             there,
         )
@@ -178,8 +187,7 @@ def _located(
     """
     found, missing = {}, []
     for image in images:
-        file = PurePosixPath(image.file_path)
-        names = (image.id, file.with_suffix("").as_posix(), file.stem) if file.name else (image.id,)
+        names = names_of(image.id, image.file_path)
         place = next(filter(None, map(find, names)), None)
         if place is None:
             missing.append(" or ".join(dict.fromkeys((names[0], names[-1]))))

@@ -1,5 +1,6 @@
 """Annotations -> vocabulary, labels and document frequencies. Read `prepare` from top to bottom."""
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,15 +11,17 @@ from PIL import Image, UnidentifiedImageError
 
 from evaluation.captions.cider import DocumentFrequency
 from models.captioner.vocabulary import Vocabulary
-from pairs.annotations import END_WORD, TRAIN_SPLITS, AnnotatedImage, read_annotations
+from pairs.annotations import END_WORD, AnnotatedImage, read_annotations
 from pairs.label_files import write_hdf5, write_json
 from pairs.labels import Labels, make_labels, make_vocabulary
+from pairs.splits import TRAIN_SPLITS, VALIDATION
 from utils.errors import UserError, check_count, check_option, given_path
 from utils.progress_bar import progress_bar
 
 LabelFormat = Literal["hdf5", "json"]
 VocabularyFrom = Literal["train", "all"]
 DOCUMENT_FREQUENCY = "document_frequency.json"
+logger = logging.getLogger(__name__)
 
 
 def prepare(
@@ -31,14 +34,21 @@ def prepare(
     max_length: int = 16,
     document_frequency_from: str = "train",
     image_folder: str | None = None,
+    validation_share: float | None = None,
+    split_seed: int = 42,
 ) -> int:
     """Writes the files and prints what is in them; for the options see configs/caption_labels.yaml."""
     check_option("label_format", label_format, get_args(LabelFormat))
     check_option("vocabulary_from", vocabulary_from, get_args(VocabularyFrom))
     check_count("word_count_threshold", word_count_threshold, least=0)
-    images = read_annotations(
-        given_path("annotations", annotations, "Karpathy's json, or a csv file with image,caption,id")
-    )
+    path = given_path("annotations", annotations, "Karpathy's json, or a csv file with image,caption")
+    images = read_annotations(path, validation_share=validation_share, split_seed=split_seed)
+    if not any(image.split == VALIDATION for image in images):
+        logger.warning(
+            "annotations=%s: no images of split %s, which caption_train and caption_grammar need; "
+            "validation_share=0.1 holds out a tenth of the training images",
+            *(path, VALIDATION),
+        )
 
     counted = of_split(images, vocabulary_from)
     vocabulary = make_vocabulary(images, counted, threshold=word_count_threshold)

@@ -3,13 +3,14 @@
     reward(images, captions) -> (n,)
 
 Rewards add up, each with its weight (`RewardSum`). All are computed on the CPU apart from the text tower, and none has
-a gradient.
+a gradient. Text towers are loaded when they are first needed, so that what is wrong with the data is told before.
 Paper: Cho et al. 2022. The weights of the released code are kept, CLIP-S 2 and the others 1: its author says that the
 published numbers are of these, not of the paper's.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -24,8 +25,8 @@ from models.clip_s import PREFIX, clip_s
 from pairs.annotations import END_WORD
 from training.captioning.data import CaptionBatch, LabelledGrids
 from training.captioning.grammar_head import load_head
-from training.captioning.reward_text import check_width, frozen_text
-from utils.errors import UserError, check_number, given_path
+from training.captioning.reward_text import FrozenText, check_width, frozen_text
+from utils.errors import UserError, check_number, check_option, check_text, given_path
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,20 @@ class Reward(Protocol):
 
 
 class RewardSum:
-    """Rewards by name, each times its weight."""
+    """Rewards by name, each times its weight; those `without_baseline` are not compared with other captions'."""
 
-    def __init__(self, *, rewards: Mapping[str, Reward], weights: Mapping[str, float]) -> None:
+    def __init__(
+        self, *, rewards: Mapping[str, Reward], weights: Mapping[str, float], without_baseline: Sequence[str] = ()
+    ) -> None:
         if set(rewards) != set(weights) or not rewards:
             raise UserError(
                 f"reward: expected a weight for each; rewards: {', '.join(rewards)}; weights: {', '.join(weights)}"
             )
         for name, weight in weights.items():
             check_number(f"reward.weights.{name}", weight)
-        self.rewards, self.weights = dict(rewards), dict(weights)
+        for name in without_baseline:
+            check_option("reward.without_baseline", name, rewards)
+        self.rewards, self.weights, self.without_baseline = dict(rewards), dict(weights), list(without_baseline)
 
     def prepare(self, source: LabelledGrids, device: torch.device) -> None:
         for reward in self.rewards.values():
@@ -132,8 +137,12 @@ class ClipSReward:
     """
 
     def __init__(self, *, model_name: str, prefix: str = PREFIX) -> None:
-        self.model_name = model_name
-        self._text = frozen_text(model_name, prefix)
+        check_text("clip_prefix", prefix)
+        self.model_name, self._prefix = model_name, prefix
+
+    @cached_property
+    def _text(self) -> FrozenText:
+        return frozen_text(self.model_name, self._prefix)
 
     def prepare(self, source: LabelledGrids, device: torch.device) -> None:
         self._text.to(device)
@@ -151,10 +160,14 @@ class RefClipSReward:
     """
 
     def __init__(self, *, model_name: str, prefix: str = PREFIX, reference_scale: float = 1.0) -> None:
+        check_text("clip_prefix", prefix)
         check_number("reference_scale", reference_scale, least=0)
         self.reference_scale = reference_scale
-        self._name = model_name
-        self._text = frozen_text(model_name, prefix)
+        self._name, self._prefix = model_name, prefix
+
+    @cached_property
+    def _text(self) -> FrozenText:
+        return frozen_text(self._name, self._prefix)
 
     def prepare(self, source: LabelledGrids, device: torch.device) -> None:
         self._text.to(device)
@@ -183,7 +196,11 @@ class GrammarReward:
             raise UserError(
                 f"{path}: learned with prefix {learned_prefix!r}, asked for {prefix!r}; give clip_prefix so"
             )
-        self._text = frozen_text(str(grammar_path), prefix)
+        self._name, self._prefix = str(grammar_path), prefix
+
+    @cached_property
+    def _text(self) -> FrozenText:
+        return frozen_text(self._name, self._prefix)
 
     def prepare(self, source: LabelledGrids, device: torch.device) -> None:
         self._text.to(device)

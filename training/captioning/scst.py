@@ -57,6 +57,8 @@ class SelfCritical:
             "baseline": baseline,
             "samples_per_image": samples_per_image,
         }
+        if reward.without_baseline:
+            self.settings["without_baseline"] = reward.without_baseline
 
     def prepare(self, data: CaptionData, device: torch.device) -> None:
         self._vocabulary = data.vocabulary
@@ -93,14 +95,20 @@ class SelfCritical:
         captions = self._vocabulary.sentences(sampled.tokens)
         if self.baseline == "greedy":
             captions = interleaved(captions, self._greedy_captions(model, batch, compute), n)
-        parts_of_reward = self.reward.parts(RewardImages.of(batch, len(captions) // len(batch)), captions)
-        total = self.reward.total(parts_of_reward).view(len(batch), -1)
-        advantage = advantages(total[:, :n], total[:, n:] if self.baseline == "greedy" else None).flatten()
-        recorded = {
-            f"reward/{name}": part.view(len(batch), -1)[:, :n].flatten() for name, part in parts_of_reward.items()
-        }
+        found = self.reward.parts(RewardImages.of(batch, len(captions) // len(batch)), captions)
+        rewards = {name: part.view(len(batch), -1) for name, part in found.items()}
+        advantage = torch.stack([self._advantage(name, part) for name, part in rewards.items()]).sum(dim=0).flatten()
+        recorded = {f"reward/{name}": part[:, :n].flatten() for name, part in rewards.items()}
         recorded |= {"advantage": advantage, "words": sampled.mask.sum(dim=1).float().cpu()}
         return policy_loss(sampled.log_probs, sampled.mask, advantage.to(compute.device)), sampled.mask, recorded
+
+    def _advantage(self, name: str, rewards: Float[Tensor, "b m"]) -> Float[Tensor, "b n"]:
+        """Weighted, of the n samples, behind which `rewards` may have the greedy caption's."""
+        n = self._sampling.samples_per_image
+        own = rewards[:, :n]
+        if name not in self.reward.without_baseline:
+            own = advantages(own, rewards[:, n:] if self.baseline == "greedy" else None)
+        return self.reward.weights[name] * own
 
     def _greedy_captions(self, model: Captioner, batch: CaptionBatch, compute: Compute) -> list[str]:
         assert self._vocabulary is not None

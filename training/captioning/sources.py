@@ -4,15 +4,16 @@ from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
-from pairs.annotations import TRAIN_SPLITS, AnnotatedImage, in_words
+from pairs.annotations import AnnotatedImage, in_words
 from pairs.label_files import open_labels
 from pairs.labels import Labels, make_labels, make_vocabulary
 from pairs.picture_folders import Files
 from pairs.scenes.scenes import Scenes
+from pairs.splits import TRAIN_SPLITS, counted_splits
 from training.captioning.data import CaptionData, LabelledGrids
 from training.captioning.features import EMBEDDING, GRID, ImageFeatures, open_features
 from training.captioning.scene_features import FeatureMaker
-from utils.errors import check_count, given_path
+from utils.errors import UserError, check_count, given_path
 
 
 def stored_captions(
@@ -28,7 +29,7 @@ def stored_captions(
     Embeddings, of the reward model, may be left out where no reward and no metric asks for them.
     """
     labels = open_labels(labels_path)
-    train, validation = labels.take(TRAIN_SPLITS), labels.take([validation_split])
+    train, validation = trained_and_held_out(labels, labels_path, validation_split)
     images = [*train.images, *validation.images]
     grids = open_features(given_path("grids_path", grids_path, "a folder or HDF5 file of grid features"), images, GRID)
     embeddings = open_features(Path(embeddings_path).expanduser(), images, EMBEDDING) if embeddings_path else None
@@ -40,12 +41,25 @@ def stored_captions(
     )
 
 
+def trained_and_held_out(labels: Labels, labels_path: str | None, validation_split: str) -> tuple[Labels, Labels]:
+    """UserError where there are none of either."""
+    splits = labels.count_splits()
+    for wanted in (TRAIN_SPLITS, (validation_split,)):
+        if not any(splits[split] for split in wanted):
+            raise UserError(
+                f"labels_path={labels_path}: no images of split {' or '.join(wanted)}; there are "
+                f"{counted_splits(splits.elements())}; --config-name caption_labels validation_share=0.1 holds some "
+                "out, and validation_split= of caption_data or grammar_data names another split"
+            )
+    return labels.take(TRAIN_SPLITS), labels.take([validation_split])
+
+
 def stored_embeddings(
     *, labels_path: str | None, embeddings_path: str | None, validation_split: str = "val"
 ) -> CaptionData:
     """Labels of `--config-name caption_labels`, embeddings of the model that is tuned to grammar, no grids."""
     labels = open_labels(labels_path)
-    train, validation = labels.take(TRAIN_SPLITS), labels.take([validation_split])
+    train, validation = trained_and_held_out(labels, labels_path, validation_split)
     path = given_path("embeddings_path", embeddings_path, "a folder or HDF5 file of image embeddings")
     embeddings = open_features(path, [*train.images, *validation.images], EMBEDDING)
     return CaptionData(*_sources(train, validation, {}, embeddings), labels.vocabulary)

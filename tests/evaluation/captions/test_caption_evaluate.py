@@ -287,11 +287,17 @@ def test_numbers_of_coco_caption(tmp_path: Path) -> None:
     assert written.get("meteor", FAKECAP_METEOR) == pytest.approx(FAKECAP_METEOR, abs=1e-6)
 
 
-def test_csv_files_are_known_by_file_and_may_have_splits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("called", [["7", "8"], ["one", "b_0012"], ["a/one", "12"], ["7", "b_0012"]])
+def test_csv_files_are_known_by_id_file_or_number_and_may_have_splits(tmp_path: Path, called: list[str]) -> None:
     path = tmp_path / "rows.csv"
-    path.write_text("image,caption,id,split\na/one.jpg,x,7,val\nb.jpg,y,8,test\na/one.jpg,z,7,val\n")
-    assert read_references(path).captions == {"one": ["x", "z"], "b": ["y"]}
-    assert read_references(path, split="val").captions == {"one": ["x", "z"]}
+    path.write_text("image,caption,id,split\na/one.jpg,x,7,val\nb_0012.jpg,y,8,test\na/one.jpg,z,7,val\n")
+    first, second = called
+    assert read_references(path, asked=called).captions == {first: ["x", "z"], second: ["y"]}
+    assert read_references(path, split="val", asked=called).captions == {first: ["x", "z"]}
+
+
+def test_mistakes_in_csv_references(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
     path.write_text("image,caption\na/one.jpg,x\nb/one.jpg,y\n")
     with pytest.raises(UserError, match=r"rows\.csv: the id one stands for several images"):
         read_references(path)

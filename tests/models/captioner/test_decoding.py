@@ -258,6 +258,7 @@ def test_mixed_precision_decodes():
     ("options", "message"),
     [
         ({"method": "beams"}, "method=beams: did you mean beam"),
+        ({"method": "gumbel"}, "method=gumbel: draws what method=sample temperature=1 draws"),
         ({"max_words": 0}, "max_words=0: expected a whole number"),
         ({"beam_size": 2.5}, "beam_size=2.5"),
         ({"samples_per_image": 5}, "method=greedy gives one caption"),

@@ -122,6 +122,26 @@ def test_every_form_of_any_family_that_holds_embeddings(tmp_path, form):
         np.testing.assert_array_equal(open_features(path, IMAGES[:1], GRID)["42"], GRIDS["42"])
 
 
+def test_the_folder_that_the_extractor_was_given_does_as_well(tmp_path):
+    """`clip/RN50/val2014/x` below `output_path`; with a second model's features beside them it is not clear whose."""
+    for image in IMAGES:
+        npz(tmp_path, f"clip/RN50/{NAMES['path'](image)}", image)
+    grids = open_features(tmp_path, IMAGES, GRID)
+    assert all((grids[image.id] == GRIDS[image.id]).all() for image in IMAGES)
+    npz(tmp_path, "clip/RN101/7", IMAGES[1])
+    with pytest.raises(UserError, match=r"no grids of 2 of 2 images: .*; what is there is like clip/RN101/7\.npz"):
+        open_features(tmp_path, IMAGES, GRID)
+
+
+def test_images_called_by_their_files_are_found_by_coco_numbers(tmp_path):
+    """A csv file without ids, features extracted with `id_mode=coco_int`."""
+    for image in IMAGES:
+        npz(tmp_path, image.id, image)
+    named = [AnnotatedImage(NAMES["stem"](image), image.split, image.file_path) for image in IMAGES]
+    grids = open_features(tmp_path, named, GRID)
+    assert all((grids[by.id] == GRIDS[image.id]).all() for by, image in zip(named, IMAGES, strict=True))
+
+
 def test_files_of_the_same_name_in_two_folders_are_kept_apart(tmp_path):
     images = [AnnotatedImage(str(i), "train", f"{folder}/1.jpg") for i, folder in ((10, "a"), (20, "b"))]
     for number, folder in enumerate("ab"):

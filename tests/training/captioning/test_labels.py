@@ -16,6 +16,7 @@ from models.captioner.vocabulary import Vocabulary
 from pairs.annotations import in_words, read_annotations
 from pairs.label_files import find_labels, read_labels, write_hdf5, write_json
 from pairs.labels import make_labels, make_vocabulary
+from pairs.splits import held_out_ids
 from tests.helpers.caption_files import annotated, write_karpathy
 from tests.helpers.shared_data import SHARED
 from training.captioning.prepare_labels import prepare
@@ -227,7 +228,7 @@ def test_tokens_are_taken_as_they_are_and_made_where_there_are_none(tmp_path):
         ("a.json", "no json", "expected Karpathy's json"),
         ("a.json", '{"images": [{"filename": "x.jpg"}]}', "an image lacks sentences, split"),
         ("a.json", '{"images": []}', "no images in it"),
-        ("a.csv", "picture,text\n1.jpg,a dog\n", "expected a csv file with image,caption,id"),
+        ("a.csv", "picture,text\n1.jpg,a dog\n", "expected a csv file with image,caption in its header"),
         ("a.csv", "image,caption,id\n1.jpg\n", "row 2: expected an image and a caption"),
         ("a.csv", "image,caption,id\n1.jpg,a,3\n2.jpg,b,3\n", "the id 3 stands for several images"),
         ("a.csv", "image,caption,id\n", "no captions below the header"),
@@ -350,3 +351,21 @@ def test_own_words_are_karpathys():
     sentences = [sentence for image in images for sentence in image["sentences"]]
     same = sum(in_words(sentence["raw"]) == " ".join(sentence["tokens"]) for sentence in sentences)
     assert same / len(sentences) > 0.999
+
+
+def test_images_to_validate_on_are_held_out_on_request_and_asked_for_at_once(tmp_path, caplog):
+    """The same images as `train` holds out: `tests/pairs/test_sources.py` has those."""
+    path = tmp_path / "captions.csv"
+    path.write_text("image,caption\n" + "".join(f"{k}.jpg,a cat\n{k}.jpg,a dog\n" for k in range(10)))
+    made = {"annotations": str(path), "output_path": str(tmp_path / "out"), "word_count_threshold": 0}
+    assert prepare(**made) == 0
+    assert "no images of split val, which caption_train and caption_grammar need; validation_share=0.1" in caplog.text
+    caplog.clear()
+    assert prepare(**made, validation_share=0.2) == 0
+    assert not caplog.text
+    words, rows = find_labels(tmp_path / "out")
+    held_out = [image.id for image in read_labels(rows, words).images if image.split == "val"]
+    assert sorted(held_out) == sorted(str(k) for k in held_out_ids(10, 0.2, 42))
+    path.write_text("image,caption,split\na.jpg,a,val\nb.jpg,a,\n")
+    with pytest.raises(UserError, match="1 images are of split val already; leave validation_share out"):
+        prepare(**made, validation_share=0.5)

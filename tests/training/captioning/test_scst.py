@@ -71,6 +71,23 @@ def test_constant_reward_teaches_nothing(baseline):
     assert max(float(gradient.abs().max()) for gradient in gradients) < 1e-5
 
 
+@pytest.mark.parametrize("baseline", ["greedy", "leave_one_out"])
+def test_a_reward_without_baseline_counts_as_it_is(baseline):
+    """As the grammar's with `use_grammar_baseline: false` of the original: here of two constants one is left."""
+    data = toy_data()
+    rewards = {"compared": Constant(), "raw": Constant()}
+    reward = RewardSum(rewards=rewards, weights={"compared": 5.0, "raw": 2.0}, without_baseline=["raw"])
+    task, model = SelfCritical(reward=reward, max_words=8, baseline=baseline), fresh_captioner(data)
+    task.prepare(data, CPU.device)
+    values = task.backward(model, next(data.train.batches(Loading(4), epoch=0)), CPU)
+    assert float(values["advantage"]) == pytest.approx(2 * 3.7)
+    assert task.settings["without_baseline"] == ["raw"]
+    with pytest.raises(
+        UserError, match=r"reward.without_baseline=rew: did you mean raw\? Expected one of compared, raw"
+    ):
+        RewardSum(rewards=rewards, weights=reward.weights, without_baseline=["rew"])
+
+
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_gradient_is_that_of_the_mean_over_all_words(number):
     """The same samples again, drawn and judged by hand, in as many parts; the divisor is that of all parts."""

@@ -6,6 +6,7 @@ import pytest
 from hydra.errors import InstantiationException
 from hydra.utils import call
 
+from tests.helpers.caption_files import write_data_set
 from tests.helpers.configs import composed
 from utils.errors import UserError, user_error_in
 
@@ -56,6 +57,15 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
 def test_weights_of_rewards(tmp_path: Path) -> None:
     given = ("caption_phase=scst", "reward=clips", "reward.weights.clips=much", f"output_path={tmp_path}/run")
     assert mistake("caption_train", *SCENES, *given) == "reward.weights.clips=much: expected a number"
+
+
+def test_labels_with_nothing_to_validate_on_are_told_before_weights_are_loaded(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("training.captioning.rewards.frozen_text", pytest.fail)
+    data = [f"{key}={path}" for key, path in write_data_set(tmp_path, ("train", "restval")).items()]
+    given = ("caption_phase=scst", "reward=clips", "start_from=last.pt", "device=cpu", f"output_path={tmp_path}/run")
+    found = mistake("caption_train", *data, *given)
+    assert found.startswith(f"labels_path={tmp_path}/labels: no images of split val; there are train: 1, restval: 1; ")
+    assert "caption_labels validation_share=0.1" in found
 
 
 def test_photos(tmp_path: Path) -> None:
