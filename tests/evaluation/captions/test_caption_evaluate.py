@@ -23,6 +23,7 @@ from evaluation.result import Result
 from models.load import ModelChoice
 from tests.helpers.configs import composed
 from tests.helpers.shared_data import ROOT, SHARED
+from tests.helpers.tiny_language_model import write_bert
 from utils.command_line import CONFIGS
 from utils.errors import UserError
 
@@ -182,7 +183,10 @@ OPTIONS = sorted(path.stem for path in (CONFIGS / "caption_evaluate/caption_metr
 def test_every_metric_builds_from_its_file(option: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(java_metrics, "missing", lambda name: None)
     (folder / "fine.csv").write_text(FINE, encoding="utf-8")
-    config = composed("caption_evaluate", f"caption_metric=[{option}]", f"finecapeval={folder / 'fine.csv'}")
+    given = [f"finecapeval={folder / 'fine.csv'}", "device=cpu"]
+    if option == "bert_s":
+        given += [f"bert_model={write_bert(folder / 'bert')}", "bert_layer=1"]
+    config = composed("caption_evaluate", f"caption_metric=[{option}]", *given)
     built = instantiate(config.job.caption_metric, _convert_="all")
     assert list(built) == [option]
     assert callable(built[option])
