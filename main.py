@@ -2,11 +2,13 @@
 
 import os
 import sys
+import warnings
 
 from utils.signals import exit_status, listen, stoppable
 
 if __name__ == "__main__":  # before the imports that take seconds
     listen()
+    warnings.filterwarnings("ignore", "CUDA initialization", UserWarning)  # told in one line: see `usable_device`
 
 # Before PyTorch is loaded: its threads would spin while they wait, and starve the decoder's.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
