@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from evaluation.result import Result
 from models.load import ModelChoice
 from tests.helpers.configs import composed
 from tests.helpers.shared_data import ROOT, SHARED
+from tests.helpers.tiny_language_model import write_bert
 from utils.command_line import CONFIGS
 from utils.errors import UserError
 
@@ -182,7 +183,10 @@ OPTIONS = sorted(path.stem for path in (CONFIGS / "caption_evaluate/caption_metr
 def test_every_metric_builds_from_its_file(option: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(java_metrics, "missing", lambda name: None)
     (folder / "fine.csv").write_text(FINE, encoding="utf-8")
-    config = composed("caption_evaluate", f"caption_metric=[{option}]", f"finecapeval={folder / 'fine.csv'}")
+    given = [f"finecapeval={folder / 'fine.csv'}", "device=cpu"]
+    if option == "bert_s":
+        given += [f"bert_model={write_bert(folder / 'bert')}", "bert_layer=1"]
+    config = composed("caption_evaluate", f"caption_metric=[{option}]", *given)
     built = instantiate(config.job.caption_metric, _convert_="all")
     assert list(built) == [option]
     assert callable(built[option])
@@ -445,30 +449,6 @@ def test_finecapeval_beside_other_metrics(folder: Path) -> None:
         caption_evaluate(**given, references=None, finecapeval=fine, caption_metric=metrics, split="test")
 
 
-# METEOR and SPICE
-
-
-@pytest.fixture
-def no_java(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(java_metrics.shutil, "which", lambda name: None)
-
-
-@pytest.mark.usefixtures("no_java")
-def test_java_metrics_are_left_out_where_they_cannot_be(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    written = evaluated(folder)
-    assert written["left_out"] == dict.fromkeys(["meteor", "spice"], "needs pycocoevalcap and Java")
-    assert "meteor: left out: needs pycocoevalcap and Java" in capsys.readouterr().out
-    assert "left out: needs pycocoevalcap and Java" in (folder / "out" / "results.md").read_text()
-    assert written["status"] == 0
-
-
-@pytest.mark.usefixtures("no_java")
-@pytest.mark.parametrize("name", java_metrics.NAMES)
-def test_asked_for_by_name_they_are_an_error_before_anything_starts(name: Literal["meteor", "spice"]) -> None:
-    with pytest.raises(UserError, match="needs pycocoevalcap and Java; or leave it out"):
-        java_metrics.JavaMetric(name=name)
-
-
 def test_a_metric_that_fails_does_not_take_the_others_along(folder: Path) -> None:
     def fails(captions: CaptionSet) -> Result:
         return Result(data={}, metrics={}, left_out="CalledProcessError: java ended with 1")
@@ -477,44 +457,6 @@ def test_a_metric_that_fails_does_not_take_the_others_along(folder: Path) -> Non
     assert written["status"] == 1
     assert written["left_out"]["meteor"] == "CalledProcessError: java ended with 1"
     assert written["cider"] > 0
-
-
-PACKAGE = """
-import os, subprocess
-class CLASS:
-    def compute_score(self, gts, res):
-        assert "--add-opens=java.base/java.lang=ALL-UNNAMED" in os.environ["JAVA_TOOL_OPTIONS"]
-        if any(text == ["broken"] for text in res.values()):
-            raise subprocess.CalledProcessError(1, "java")
-        each = [len(res[key][0].split()) / 10 + len(gts[key]) for key in sorted(gts)]
-        by_kind = [{"All": {"f": value}, "Color": {"f": 9}} for value in each]
-        return sum(each) / len(each), each if "CLASS" == "Meteor" else by_kind
-"""
-
-
-def test_they_go_through_pycocoevalcap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for the package: its calls, its two kinds of results, its failures."""
-    for name in ("meteor", "spice"):
-        (tmp_path / "pycocoevalcap" / name / "lib").mkdir(parents=True)
-        (tmp_path / "pycocoevalcap" / name / f"{name}.py").write_text(PACKAGE.replace("CLASS", name.title()))
-    monkeypatch.syspath_prepend(tmp_path)
-    for module in [name for name in sys.modules if name.startswith("pycocoevalcap")]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setattr(java_metrics.shutil, "which", lambda name: "/usr/bin/java")
-    monkeypatch.delenv("JAVA_TOOL_OPTIONS", raising=False)
-    captions = CaptionSet.of(CAPTIONS, REFERENCES)
-    assert java_metrics.missing("meteor") is None
-    meteor = java_metrics.JavaMetric(name="meteor")(captions)
-    assert meteor.details["per_image"]["meteor"] == pytest.approx([2.6, 2.3, 2.6])
-    with pytest.raises(UserError, match=r"needs CoreNLP 3\.6\.0"):
-        java_metrics.JavaMetric(name="spice")
-    (tmp_path / "pycocoevalcap" / "spice" / "lib" / "stanford-corenlp-3.6.0-models.jar").touch()
-    spice = java_metrics.JavaMetric(name="spice")
-    assert spice(captions).details["per_image"]["spice"] == meteor.details["per_image"]["meteor"]
-    broken = spice(CaptionSet.of({"1": "broken"}, REFERENCES))
-    assert broken.metrics == {}
-    assert "CalledProcessError" in broken.left_out
-    assert "JAVA_TOOL_OPTIONS" not in java_metrics.os.environ
 
 
 @pytest.mark.shared
