@@ -30,7 +30,8 @@ def class_images(path: str | None, *, key: str, class_names: str | Sequence[str]
     """The pictures below `path`, whose folders are classes.
 
     Folders called by whole numbers are sorted as numbers (as text, "10" would come before "2"). `class_names` are a
-    list, a text file with one name a line, or `imagenet` (OpenAI's 1000); null takes the folders' names, "_" as space.
+    list, a text file with one name a line, or `imagenet` (OpenAI's 1000, in the order of the folders; of folders called
+    by some of 0 to 999, those with these numbers); null takes the folders' names, "_" as space.
     """
     if not path:
         raise UserError(f"{key}: expected a folder (or zip) with a folder of images for each class")
@@ -53,7 +54,9 @@ def _class_names(given: str | Sequence[str] | None, classes: list[str]) -> list[
     if given == "imagenet":
         from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES  # late: slow to import
 
-        return list(IMAGENET_CLASSNAMES)
+        numbers = [int(name) for name in classes if name.isdecimal()]
+        some = len(numbers) == len(classes) < len(IMAGENET_CLASSNAMES) > max(numbers)
+        return [IMAGENET_CLASSNAMES[number] for number in numbers] if some else list(IMAGENET_CLASSNAMES)
     return read_lines(given, key="class_names", options=["imagenet"]) if isinstance(given, str) else list(given)
 
 

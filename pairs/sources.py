@@ -4,6 +4,7 @@ Each is a function that gives `PairSplits`. Held-out rows share no image with th
 have a module of their own (`pairs.tar_shards`).
 """
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +18,9 @@ from pairs.picture_folders import Files, Folder, as_picture, in_memory
 from pairs.scenes.facts import facts_id
 from pairs.scenes.scenes import Scenes
 from pairs.splits import TRAIN_SPLITS, VALIDATION, all_told, counted_splits, held_out_ids, with_validation
-from utils.errors import UserError, check_option, given_path
+from utils.errors import UserError, check_count, check_flags, check_option, given_path, some
+
+logger = logging.getLogger(__name__)
 
 
 def csv_pairs(
@@ -28,19 +31,27 @@ def csv_pairs(
     validation_share: float = 0.2,
     split_seed: int = 42,
     validation_split: str = VALIDATION,
+    first_ids: int | None = None,
+    skip_missing: bool = False,
     cache: bool = False,
     name: str = "captions",
 ) -> PairSplits:
     """`image,caption` below a header line, perhaps `id` and `split`: one row a caption.
 
     Held out are the images of `validation_split`; where the file tells none, a share by `with_validation`.
+    `first_ids`: of the ids 0..first_ids - 1 only; seed 1's `debug` is 100.
     """
     file = given_path("data_path", path, "a csv file with image,caption")
     listed = all_told(read_captions_csv(file, key="data_path"))
+    if first_ids is not None:
+        check_count("data.first_ids", first_ids)
+        listed = [image for image in listed if image.number < first_ids]
+        if not listed:
+            raise UserError(f"data.first_ids={first_ids}: no image in {file} has an id below {first_ids}")
     if not any(image.split == validation_split for image in listed):
-        check_option("validation_split", validation_split, [VALIDATION, *{image.split for image in listed}])
+        check_option("data.validation_split", validation_split, [VALIDATION, *{image.split for image in listed}])
         listed = with_validation(listed, share=validation_share, seed=split_seed, where=f"data_path={file}")
-    return _listed_splits(images, listed, augment, validation_split, cache, name)
+    return _listed_splits(images, listed, augment, validation_split, skip_missing, cache, name)
 
 
 def karpathy_pairs(
@@ -49,12 +60,13 @@ def karpathy_pairs(
     images: str | None,
     augment: Augment,
     validation_split: str = VALIDATION,
+    skip_missing: bool = False,
     cache: bool = False,
     name: str = "captions",
 ) -> PairSplits:
     """Karpathy's json (COCO, Flickr8k, Flickr30k), split by its field `split`; `restval` joins the training images."""
     listed = read_karpathy(given_path("data_path", path, "Karpathy's json"), key="data_path")
-    return _listed_splits(images, listed, augment, validation_split, cache, name)
+    return _listed_splits(images, listed, augment, validation_split, skip_missing, cache, name)
 
 
 def _listed_splits(
@@ -62,28 +74,47 @@ def _listed_splits(
     listed: Sequence[CaptionedFile],
     augment: Augment,
     validation_split: str,
+    skip_missing: bool,
     cache: bool,
     name: str,
 ) -> PairSplits:
-    splits = np.array([image.split for image in listed])
-    check_option("validation_split", validation_split, sorted(set(splits.tolist())))
-    if not np.isin(splits, TRAIN_SPLITS).any():
-        raise UserError(f"data_path: no images of split {' or '.join(TRAIN_SPLITS)}; found {counted_splits(splits)}")
-    pairs, image_of = _listed_pairs(images, listed, augment, cache, name)
-    trains, held_out = np.isin(splits, TRAIN_SPLITS)[image_of], (splits == validation_split)[image_of]
+    told = [image.split for image in listed]
+    check_option("data.validation_split", validation_split, sorted(set(told)))
+    if set(TRAIN_SPLITS).isdisjoint(told):
+        raise UserError(f"data_path: no images of split {' or '.join(TRAIN_SPLITS)}; found {counted_splits(told)}")
+    used = [image for image in listed if image.split in (*TRAIN_SPLITS, validation_split)]
+    pairs, image_of = _listed_pairs(images, used, augment, skip_missing, cache, name)
+    splits = np.array([image.split for image in image_of])
+    trains, held_out = np.isin(splits, TRAIN_SPLITS), splits == validation_split
+    if not (trains.any() and held_out.any()):
+        counts = f"{trains.sum()} rows are trained on and {held_out.sum()} held out"
+        raise UserError(f"{name}: of the images that are there, {counts}; both need some")
     return PairSplits(pairs.take(np.flatnonzero(trains)), {name: pairs.take(np.flatnonzero(held_out))})
 
 
 def _listed_pairs(
-    image_folder: str | None, listed: Sequence[CaptionedFile], augment: Augment, cache: bool, name: str
-) -> tuple[Pairs, np.ndarray]:
-    """One row a caption, and for each row its image's position in `listed`."""
+    image_folder: str | None,
+    listed: Sequence[CaptionedFile],
+    augment: Augment,
+    skip_missing: bool,
+    cache: bool,
+    name: str,
+) -> tuple[Pairs, list[CaptionedFile]]:
+    """One row a caption, and for each row its image. All are looked for now, not when their batch comes."""
     folder = Folder(given_path("image_folder", image_folder, "the folder of the images it names"))
-    image_of = np.repeat(np.arange(len(listed)), [len(image.captions) for image in listed])
-    files = [folder.find(image.files) or image.files[-1] for image in listed]
-    captions = [[text] for image in listed for text in image.texts]
-    ids = np.array([image.number for image in listed])[image_of]
-    return _file_pairs(folder, [files[k] for k in image_of], captions, ids, augment, cache, name), image_of
+    check_flags(**{"data.skip_missing": skip_missing})
+    found = {image.files[0]: folder.find(image.files) for image in listed}
+    if missing := [file for file, there in found.items() if there is None]:
+        told = f"image_folder={folder.root}: {len(missing)} of {len(found)} images are not there: {some(missing)}"
+        if not skip_missing or len(missing) == len(found):
+            raise UserError(f"{told}; data.skip_missing=true leaves them out")
+        logger.warning("%s; left out with their captions", told)
+    there = [image for image in listed if found[image.files[0]]]
+    rows = [(image, caption) for image in there for caption in image.texts]
+    files = [found[image.files[0]] or "" for image, _ in rows]
+    ids = np.array([image.number for image, _ in rows])
+    pairs = _file_pairs(folder, files, [[caption] for _, caption in rows], ids, augment, cache, name)
+    return pairs, [image for image, _ in rows]
 
 
 def class_pairs(

@@ -1,16 +1,11 @@
 """Webdataset tar shards as a stream (img2dataset's output, LAION-COCO): far more pairs than fit a disk's index.
 
-In a shard, files of one sample follow one another and share their name up to the first dot: 000012.jpg, 000012.txt,
-000012.json. Every consumer (a worker of a process) reads shards of its own, so that nothing is read twice.
+Every consumer (a worker of a process) reads shards of its own, so that nothing is read twice.
 """
 
 import itertools
-import json
 import logging
-import re
-import tarfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,21 +17,12 @@ from torch.utils.data import IterableDataset, get_worker_info
 from pairs.augment import Augment
 from pairs.batches import Batch, InputSize, Pairs, PairSplits
 from pairs.loading import Loading, generator_for, whole_batches
-from pairs.picture_folders import IMAGE_ENDINGS, decode
+from pairs.picture_folders import decode
+from pairs.shard_files import ShardSample, find_shards, nothing_in, read_shard, recorded_count
 from utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 _ATTEMPTS = 100
-
-
-@dataclass(frozen=True)
-class ShardSample:
-    """Undecoded. `id` is img2dataset's number of the sample, else a checksum of its name."""
-
-    image: bytes
-    caption: str
-    id: int
-    name: str
 
 
 def shard_pairs(
@@ -61,76 +47,9 @@ def shard_pairs(
     if not 0 < validation_shards < len(files):
         raise UserError(f"data.validation_shards={validation_shards}: {len(files)} shards in all, some must remain")
     train, held_out = files[:-validation_shards], files[-validation_shards:]
-    count = samples_per_epoch or sum(map(_recorded_count, train))
+    count = samples_per_epoch or sum(map(recorded_count, train))
     stream = ShardStream(train, caption_key, augment, count, buffer)
     return PairSplits(stream, {name: _in_memory(held_out, caption_key, augment, validation_count)})
-
-
-def find_shards(path: str | Sequence[str]) -> list[Path]:
-    """Sorted within each entry. UserError for one that is nowhere."""
-    found = []
-    for entry in [path] if isinstance(path, str) else path:
-        braces = re.fullmatch(r"(.*)\{(\d+)\.\.(\d+)\}(.*)", entry)
-        if braces:
-            before, first, last, after = braces.groups()
-            files = [Path(f"{before}{i:0{len(first)}}{after}") for i in range(int(first), int(last) + 1)]
-        elif Path(entry).is_dir():
-            files = sorted(Path(entry).glob("*.tar"))
-        else:
-            files = sorted(Path(entry).parent.glob(Path(entry).name))
-        missing = [str(file) for file in files if not file.is_file()]
-        if missing or not files:
-            raise UserError(f"data_path={entry}: no such tar shards{f': {missing[0]} ...' if missing else ''}")
-        found += files
-    return found
-
-
-def _recorded_count(shard: Path) -> int:
-    stats = shard.with_name(f"{shard.stem}_stats.json")
-    try:
-        return int(json.loads(stats.read_text(encoding="utf-8"))["successes"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{stats}: no count of samples there: give data.samples_per_epoch") from error
-
-
-def read_shard(shard: Path, caption_key: str) -> Iterator[ShardSample]:
-    """The samples of one tar file in order; those without an image or a caption are passed over.
-
-    A shard that ends in the middle, as broken downloads do, is used as far as it goes, with a warning.
-    """
-    parts: dict[str, bytes] = {}
-    current = ""
-    try:
-        with tarfile.open(shard, "r|") as archive:  # "|": a stream, no list of members is kept
-            for member in archive:
-                folder, _, file_name = member.name.rpartition("/")
-                stem, _, ending = file_name.partition(".")
-                if not member.isfile() or not stem:
-                    continue
-                if (key := f"{folder}/{stem}") != current:
-                    yield from _sample(parts, current, shard, caption_key)
-                    parts, current = {}, key
-                file = archive.extractfile(member)
-                parts[ending.lower()] = file.read() if file else b""
-        yield from _sample(parts, current, shard, caption_key)
-    except (OSError, tarfile.TarError) as error:
-        logger.warning("%s: the rest of this shard cannot be read (%s)", shard, error)
-
-
-def _sample(parts: Mapping[str, bytes], key: str, shard: Path, caption_key: str) -> Iterator[ShardSample]:
-    image = next((data for ending, data in parts.items() if f".{ending}" in IMAGE_ENDINGS), None)
-    ending, _, field = caption_key.partition(".")
-    text = parts.get(ending)
-    if image is None or text is None:
-        return
-    try:
-        caption = json.loads(text)[field] if field else text.decode("utf-8", errors="replace")
-    except (ValueError, KeyError, TypeError):
-        return
-    if isinstance(caption, str) and caption.strip():
-        stem = key.rpartition("/")[2]
-        number = int(stem) if stem.isdigit() and len(stem) < 19 else zlib.crc32(f"{shard.stem}{key}".encode())
-        yield ShardSample(image, caption.strip(), number, f"{shard}:{key.lstrip('/')}")
 
 
 @dataclass(frozen=True)
@@ -171,7 +90,7 @@ class ShardStream:
                     found = True
                     yield sample
             if not found:
-                raise UserError(f"no image with a caption ({self.caption_key}) in {', '.join(map(str, own[:3]))} ...")
+                raise nothing_in(own, self.caption_key)
 
 
 @dataclass(eq=False)
@@ -236,6 +155,8 @@ def _in_memory(shards: Sequence[Path], caption_key: str, augment: Augment, count
     readable = ((sample, picture) for sample in samples if (picture := _decoded(sample)) is not None)
     chosen = list(itertools.islice(readable, count))
     if not chosen:
+        if not any(sample for shard in shards for sample in read_shard(shard, caption_key)):
+            raise nothing_in(shards, caption_key)
         raise UserError(f"{shards[0]}: no readable image with a caption ({caption_key}) to hold out")
     pictures, captions = [picture for _, picture in chosen], [[sample.caption] for sample, _ in chosen]
     ids = np.array([sample.id for sample, _ in chosen])

@@ -30,6 +30,7 @@ from utils.signals import Stopped, exit_status, noted
 
 logger = logging.getLogger(__name__)
 
+_LEFT_OFF = "left off after step %d of %d (stop_after_steps): with a larger number, or without, the run goes on"
 _STOPPED = "stopped after step %d: the same command goes on from %s"
 
 
@@ -37,7 +38,8 @@ _STOPPED = "stopped after step %d: the same command goes on from %s"
 class TrainingPlan:
     """How long, how precisely and where anything is trained. The same keys in the config of every training job.
 
-    `batch_size` counts the images of one process; `max_steps` ends the run early, the schedule with it.
+    `batch_size` counts the images of one process. `max_steps` ends the run early, the schedule with it;
+    `stop_after_steps` leaves off in the middle of the schedule, from where a later run can go on.
     """
 
     output_path: str
@@ -45,6 +47,7 @@ class TrainingPlan:
     schedule: Callable[[Optimizer, int], Schedule]
     epochs: int = 32
     max_steps: int | None = None
+    stop_after_steps: int | None = None
     batch_size: int = 256
     accumulation: int = 1
     precision: Precision = "fp32"
@@ -58,7 +61,8 @@ class TrainingPlan:
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "batch_size": 1, "accumulation": 1, "workers": 0, "seed": 0}
-        least |= {key: 1 for key in ("max_steps", "save_every_steps") if getattr(self, key) is not None}
+        optional = ("max_steps", "stop_after_steps", "save_every_steps")
+        least |= {key: 1 for key in optional if getattr(self, key) is not None}
         for key, number in least.items():
             check_count(key, getattr(self, key), least=number)
         if self.max_norm is not None:
@@ -77,16 +81,17 @@ def fit(task: Task, plan: TrainingPlan, device: torch.device) -> int:
     loading = Loading(plan.batch_size, plan.seed, rank(), world_size(), plan.workers)
     steps_per_epoch = whole_batches(len(task.data.train), loading)
     total_steps = min(plan.epochs * steps_per_epoch, plan.max_steps or sys.maxsize)
+    last_step = min(total_steps, plan.stop_after_steps or sys.maxsize)
 
     # optimizer
     run = begin(task, plan, compute, loading, total_steps)
     at = run.at
-    recorder = Recorder(folder, total_steps, first_step=at.step, batch_size=loading.global_batch_size)
+    recorder = Recorder(folder, last_step, first_step=at.step, batch_size=loading.global_batch_size)
     with noted() as signals, recorder:
         while at.epoch < -(-total_steps // steps_per_epoch):
             # step
             batches = task.batches(loading, epoch=at.epoch, start=at.batch)
-            for batch in islice(_while_served(batches, signals), total_steps - at.step):
+            for batch in islice(_while_served(batches, signals), max(0, last_step - at.step)):
                 where = f"step {at.step + 1} (batch {at.batch + 1} of epoch {at.epoch + 1})"
                 values = step(task, run.optimizer, batch, compute, plan.accumulation, plan.max_norm, where)
                 rates = learning_rates(run.optimizer)
@@ -103,6 +108,11 @@ def fit(task: Task, plan: TrainingPlan, device: torch.device) -> int:
                 if stop:
                     logger.warning(_STOPPED, at.step, folder / LAST)
                     return 128 + (signals[0] if signals else signal.SIGTERM)
+
+            if at.step >= last_step < total_steps and at.batch < steps_per_epoch:  # an epoch that is over is validated
+                run.save(folder)
+                logger.info(_LEFT_OFF, at.step, total_steps)
+                break
 
             # eval
             try:

@@ -23,7 +23,12 @@ class ScoredPairs:
     first: list[str]
     second: list[str]
     scores: Float[np.ndarray, " n"]
-    note: str = ""
+    note: str = ""  # " without MSRvid"
+
+    @property
+    def metric(self) -> str:
+        """Its name in the table: `STS12_without_MSRvid`."""
+        return f"{self.name}{self.note}".replace(" ", "_")
 
 
 def read_sts(folder: str | None, stsb_path: str | None) -> list[ScoredPairs]:

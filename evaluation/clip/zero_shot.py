@@ -1,6 +1,7 @@
 """Zero-shot classification: the class whose sentences lie nearest to the picture.
 
-Radford et al. 2021, section 3.1, with the template ensembles of openai/CLIP's notebook.
+Radford et al. 2021, section 3.1, with the template ensembles of openai/CLIP's notebook. The protocol on ImageNet is
+`class_names=imagenet templates=imagenet80`; two of its names stand for two classes each.
 """
 
 from collections.abc import Sequence
@@ -36,13 +37,13 @@ class ZeroShotClassification:
     def __call__(self, subject: Subject) -> Result:
         weights = class_weights(subject, self.images.class_names, self.templates)
         scores = unit_rows(subject.images(self.images.images, title="zero-shot")) @ weights.T
-        metrics, confusion = accuracies(scores, self.images.labels), confusion_matrix(scores, self.images.labels)
-        names = self.images.class_names
+        names, labels = self.images.class_names, self.images.labels
+        metrics, confusion = accuracies(scores, labels, names), confusion_matrix(scores, labels)
         per_class = 100 * np.diag(confusion) / np.maximum(confusion.sum(axis=1), 1)
         return Result(
             data={
                 "class_images_path": self.images.path,
-                "num_images": len(self.images.labels),
+                "num_images": len(labels),
                 "num_classes": len(names),
                 "templates": self._templates_name,
                 "num_templates": len(self.templates),
@@ -50,7 +51,7 @@ class ZeroShotClassification:
             metrics=metrics,
             details={
                 "class_names": names,
-                "top1_percent_of_class": dict(zip(names, per_class.tolist(), strict=True)),
+                "top1_percent_of_class": dict(zip(_distinct(names), per_class.tolist(), strict=True)),
                 "confusion": confusion.tolist(),  # [true][predicted]
             },
             plots={"confusion": partial(plot_confusion, confusion=confusion, names=names)},
@@ -84,13 +85,23 @@ def class_weights(
     return unit_rows(features.mean(axis=1))
 
 
-def accuracies(scores: Float[np.ndarray, "n classes"], labels: Int64[np.ndarray, " n"]) -> dict[str, float]:
+def _distinct(names: Sequence[str]) -> list[str]:
+    return [name if names.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(names)]
+
+
+def accuracies(
+    scores: Float[np.ndarray, "n classes"], labels: Int64[np.ndarray, " n"], class_names: Sequence[str] = ()
+) -> dict[str, float]:
     """Percent of rows whose true class is among the best 1 and 5 (or all, where there are fewer classes).
 
-    Classes that score the same as the true one count as better: a model that says the same of everything gets 0.
+    Classes that score the same as the true one count as better: a model that says the same of everything gets 0. Of
+    classes with one name, which must score the same, the first is taken for better, as openai/CLIP's notebook does.
     """
     true = np.take_along_axis(scores, labels[:, None], axis=1)
     ranks = (scores >= true - TIE).sum(axis=1)  # 1 is best
+    if len(set(class_names)) < len(class_names):
+        later = np.array([class_names[number + 1 :].count(name) for number, name in enumerate(class_names)])
+        ranks -= later[labels]
     recalls = np.array([(ranks[labels == label] == 1).mean() for label in np.unique(labels)])
     return {
         "top1_percent": 100 * float((ranks <= 1).mean()),

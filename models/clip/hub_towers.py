@@ -5,12 +5,11 @@ Both are trunk -> projection. Deliberate differences:
 - a frozen trunk (`trainable=False`) stays in evaluation mode, else its BatchNorm would go on moving;
 - images are squashed with an antialiased bicubic filter (there: OpenCV's bilinear one, which aliases);
 - texts are padded to `context_length` and computed as far as the longest of a batch: padding is masked anyway.
-timm and transformers are imported when a tower is built: they are slow to import.
+timm and transformers are imported when a tower is built: they are slow to import. For pretrained weights see
+`models.clip.pretrained`.
 """
 
-import logging
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,11 +21,10 @@ from extraction.precision import autocast, weights_dtype
 from extraction.towers import Color, Resample, Resize
 from models.clip.layers import NARROWEST, LayerNorm, constructor_arguments
 from models.clip.positions import Interpolation
+from models.clip.pretrained import pretrained_distilbert, timm_model
 from models.clip.tokenizer import fixed_width
 from models.clip.wordpiece import SPECIAL, learn_vocabulary
-from utils.errors import UserError, check_option, did_you_mean
-
-logger = logging.getLogger(__name__)
+from utils.errors import UserError, check_option
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PROJECTIONS = ("head", "linear")
@@ -55,7 +53,10 @@ def _projection(kind: str, in_dim: int, out_dim: int, dropout: float) -> nn.Modu
 
 
 class TimmTower(nn.Module):
-    """Any model of timm: its pooled features (2048 of ResNet-50) -> (b, embed_dim). Input (b, 3, n, n)."""
+    """Any model of timm: its pooled features (2048 of ResNet-50) -> (b, embed_dim). Input (b, 3, n, n).
+
+    `pretrained`: true takes timm's weights from the Hugging Face hub or its cache; or their file, or a folder with it.
+    """
 
     mean: Color = IMAGENET_MEAN
     std: Color = IMAGENET_STD
@@ -67,7 +68,7 @@ class TimmTower(nn.Module):
         self,
         *,
         model_name: str = "resnet50",
-        pretrained: bool = False,
+        pretrained: bool | str = False,
         embed_dim: int = 256,
         projection: str = "head",
         dropout: float = 0.1,
@@ -78,7 +79,7 @@ class TimmTower(nn.Module):
         self.arguments = constructor_arguments(locals()) | {"pretrained": False}
         super().__init__()
         self.input_resolution, self.output_dim, self.trainable = resolution, embed_dim, trainable
-        self.trunk = _timm_model(model_name, pretrained, resolution).requires_grad_(trainable)
+        self.trunk = timm_model(model_name, pretrained, resolution).requires_grad_(trainable)
         width = getattr(self.trunk, "head_hidden_size", None) or self.trunk.num_features
         self.projection = _projection(projection, width, embed_dim, dropout)  # pyright: ignore[reportArgumentType]
 
@@ -111,26 +112,11 @@ class TimmTower(nn.Module):
         """Nothing: timm has set its initial or pretrained weights, PyTorch those of the projection."""
 
 
-def _timm_model(name: str, pretrained: bool, resolution: int) -> nn.Module:
-    import timm
-
-    if not timm.is_model(name):  # a path or an address of a hub would be opened, whoever wrote it into a checkpoint
-        near = did_you_mean(name, timm.list_models())
-        raise UserError(f"model_name={name}: no model of timm; {near}timm.list_models() names them")
-    config = timm.get_pretrained_cfg(name)
-    fixed = config is not None and config.fixed_input_size
-    try:
-        size: dict[str, Any] = {"img_size": resolution} if fixed else {}
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, **size)
-    except OSError as error:
-        raise UserError(f"model_name={name}: its weights cannot be fetched; pretrained=false does without") from error
-
-
 class DistilBertTower(nn.Module):
     """DistilBERT read at [CLS], position 0 of the last hidden state (b, t, 768) -> (b, embed_dim).
 
-    `pretrained`: a folder, or a name on the Hugging Face hub such as `distilbert-base-uncased`; where the hub cannot
-    be reached, a warning, and the tower is built from its sizes like with None. It then has no vocabulary:
+    `pretrained`: a folder as transformers saves it (or the weights' file in it), or a name on the Hugging Face hub such
+    as `distilbert-base-uncased`. With None (or false) the tower is built from its sizes and has no vocabulary:
     `learn_vocabulary(captions)` comes before `tokenize`, the optimizer and the first step.
     `positions` is the longest text the trunk can take, `context_length` where texts are cut.
     """
@@ -138,7 +124,7 @@ class DistilBertTower(nn.Module):
     def __init__(
         self,
         *,
-        pretrained: str | None = None,
+        pretrained: str | bool | None = None,
         vocabulary: Sequence[str] | None = None,
         lowercase: bool = True,
         embed_dim: int = 256,
@@ -154,9 +140,8 @@ class DistilBertTower(nn.Module):
     ) -> None:
         arguments: dict[str, Any] = constructor_arguments(locals()) | {"pretrained": None}
         super().__init__()
-        found = _pretrained_distilbert(pretrained) if pretrained else None
-        if found:
-            self.trunk, facts = found
+        if pretrained:
+            self.trunk, facts = pretrained_distilbert(pretrained)
             arguments |= facts
         else:
             self.trunk = _distilbert(len(vocabulary or SPECIAL), width, layers, heads, hidden_width, positions)
@@ -239,34 +224,3 @@ def _distilbert(words: int, width: int, layers: int, heads: int, hidden_width: i
 
     sizes: dict[str, Any] = {"dim": width, "n_layers": layers, "n_heads": heads, "hidden_dim": hidden_width}
     return DistilBertModel(DistilBertConfig(vocab_size=words, max_position_embeddings=positions, **sizes))
-
-
-def _pretrained_distilbert(name: str) -> tuple[Any, dict[str, Any]] | None:
-    """The trunk and the arguments that describe it; None, with a warning, where the hub cannot be reached."""
-    from transformers import DistilBertModel, DistilBertTokenizerFast
-
-    path = Path(name).expanduser()
-    is_folder = path.is_dir()
-    if not is_folder and name.startswith(("/", ".", "~")):
-        raise UserError(f"pretrained={name}: no such folder")
-    source = str(path) if is_folder else name
-    try:
-        trunk = DistilBertModel.from_pretrained(source)
-        tokenizer = DistilBertTokenizerFast.from_pretrained(source)
-    except OSError as error:
-        if is_folder:
-            raise UserError(f"pretrained={name}: not a folder with a DistilBERT model and its tokenizer") from error
-        logger.warning("pretrained=%s cannot be fetched here: the text tower starts from random weights", name)
-        return None
-    config, words = trunk.config, tokenizer.get_vocab()
-    if len(words) <= len(SPECIAL):  # transformers makes an empty tokenizer where it finds no file of one
-        raise UserError(f"pretrained={name}: no vocabulary there: expected tokenizer.json or vocab.txt")
-    return trunk, {
-        "vocabulary": sorted(words, key=words.__getitem__),
-        "lowercase": bool(tokenizer.do_lower_case),
-        "width": config.dim,
-        "layers": config.n_layers,
-        "heads": config.n_heads,
-        "hidden_width": config.hidden_dim,
-        "positions": config.max_position_embeddings,
-    }

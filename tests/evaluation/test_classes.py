@@ -2,10 +2,13 @@
 
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hydra.utils import call
+from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 from PIL import Image
 from scipy.optimize import minimize
 
@@ -18,9 +21,14 @@ from evaluation.clip.zero_shot import (
     find_templates,
 )
 from evaluation.subject import unit_rows
+from extraction.preprocess import Preprocess
+from models.clip.model import CLIP
+from models.clip.weights import load_model
 from pairs.class_images import class_images
+from tests.helpers.configs import composed
 from tests.helpers.shared_data import SHARED
 from tests.helpers.stand_in import mean_colour, random_features, stand_in
+from tests.helpers.tiny_clip import write_tiny_checkpoint
 from utils.errors import UserError
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "sky_blue": (0, 0, 255)}
@@ -115,6 +123,60 @@ def test_folders_called_by_numbers_are_sorted_as_numbers(tmp_path):
     assert found.labels.tolist() == [0, 1, 3, 2]  # in the order of the file names: 0, 1, 10, 2
     with pytest.raises(UserError, match="3 names for the 4 folders"):
         class_images(str(tmp_path), key="class_images_path", class_names=["a", "b", "c"])
+
+
+def test_imagenets_names_by_the_folders_numbers(tmp_path):
+    """ImageNet-V2 has its classes in folders 0 to 999."""
+    numbers = {"v2": range(1000), "part": (7, 10, 999), "other": (7, 1000)}
+    with zipfile.ZipFile(tmp_path / "v2.zip", "w") as archive:
+        for name, chosen in numbers.items():
+            for number in chosen:
+                archive.writestr(f"{name}/{number}/a.jpeg", b"")
+    for name in ("v2", "part"):
+        found = class_images(str(tmp_path / f"v2.zip/{name}"), key="", class_names="imagenet")
+        assert found.class_names == [IMAGENET_CLASSNAMES[number] for number in numbers[name]]
+    with pytest.raises(UserError, match="1000 names for the 2 folders"):
+        class_images(str(tmp_path / "v2.zip/other"), key="", class_names="imagenet")
+
+
+def zero_shot_as_in_openais_notebook(model: CLIP, folder: Path, numbers: list[int]) -> dict[str, float]:
+    """Prompt_Engineering_for_ImageNet.ipynb, a class and an image after the other."""
+    weights, places = [], []
+    for number in numbers:
+        texts = [template.replace("{}", IMAGENET_CLASSNAMES[number]) for template in find_templates("imagenet80")]
+        embeddings = model.encode_text(model.tokenize(texts)).double()
+        mean = (embeddings / embeddings.norm(dim=-1, keepdim=True)).mean(dim=0)
+        weights.append(mean / mean.norm())
+    prepare = Preprocess.of(model.visual)
+    for label, number in enumerate(numbers):
+        for file in sorted((folder / str(number)).iterdir()):
+            features = model.encode_image(prepare(Image.open(file)).unsqueeze(0)).double()[0]
+            logits = [100 * float(features / features.norm() @ weight) for weight in weights]
+            places.append(sorted(range(len(numbers)), key=lambda each: -round(logits[each], 6)).index(label))
+    return {f"top{k}_percent": 100 * sum(place < k for place in places) / len(places) for k in (1, 5)}
+
+
+def test_the_imagenet_protocol(tmp_path):
+    """Names and 80 templates of openai/CLIP on a small copy of ImageNet-V2's layout, two classes called the same."""
+    numbers = [0, 2, 10, 100, 657, 744, 999]
+    rng = np.random.default_rng(0)
+    for number in numbers:
+        (tmp_path / f"v2/{number}").mkdir(parents=True)
+        for k in range(4):
+            tint = rng.integers(0, 256, 3) + rng.integers(0, 60, (40, 48, 3))
+            Image.fromarray(tint.clip(0, 255).astype(np.uint8)).save(tmp_path / f"v2/{number}/{k}.png")
+    checkpoint = write_tiny_checkpoint(tmp_path / "small.pt")
+    given = [f"model_name={checkpoint}", f"class_images_path={tmp_path}/v2", f"output_path={tmp_path}"]
+    protocol = ["evaluation=zero_shot", "class_names=imagenet", "templates=imagenet80", "device=cpu"]
+    assert call(composed("evaluate", *given, *protocol).job, _convert_="all") == 0
+    found = json.loads((tmp_path / "small/results.json").read_text())["evaluations"]["zero_shot"]
+    assert (found["data"]["num_images"], found["data"]["num_templates"]) == (28, 80)
+    names = ["tench", "great white shark", "brambling", "black swan", "missile (4)", "missile (5)", "toilet paper"]
+    assert list(found["details"]["top1_percent_of_class"]) == names
+    with torch.no_grad():
+        expected = zero_shot_as_in_openais_notebook(load_model(checkpoint), tmp_path / "v2", numbers)
+    assert 0 < expected["top1_percent"] < expected["top5_percent"] < 100
+    assert {key: found["metrics"][key] for key in expected} == pytest.approx(expected)
 
 
 def test_errors_say_what_to_do(tmp_path):

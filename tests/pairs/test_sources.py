@@ -15,9 +15,10 @@ from pairs.augment import Augment, erase, fit, jitter, shift
 from pairs.batches import InputSize
 from pairs.loading import Loading
 from pairs.picture_folders import Folder
+from pairs.shard_files import find_shards, read_shard
 from pairs.sources import class_pairs, csv_pairs, karpathy_pairs, mixed_pairs, scene_pairs
 from pairs.splits import held_out_ids, with_validation
-from pairs.tar_shards import find_shards, read_shard, shard_pairs
+from pairs.tar_shards import shard_pairs
 from tests.helpers.small_data import COLOURS, caption, eight_pairs, jpeg, write_csv, write_images, write_shard
 from utils.errors import UserError
 
@@ -98,11 +99,43 @@ def test_csv_mistakes_are_named(tmp_path, text, message):
         csv_pairs(path=str(tmp_path / "captions.csv"), images=str(tmp_path), augment=PLAIN)
 
 
-def test_missing_image_is_named(tmp_path):
-    (tmp_path / "captions.csv").write_text("image,caption,id\n" + "".join(f"{i}.jpg,b,{i}\n" for i in range(10)))
-    splits = csv_pairs(path=str(tmp_path / "captions.csv"), images=str(tmp_path), augment=PLAIN)
-    with pytest.raises(UserError, match=r"\.jpg: the image cannot be read"):
-        all_rows(splits.train)
+def test_the_first_ids_are_seed_1s_debug_subset(tmp_path):
+    path = write_csv(tmp_path, count=12, captions_each=1)
+    splits = csv_pairs(path=str(path), images=str(tmp_path / "images"), augment=PLAIN, first_ids=10)
+    held_out = held_out_ids(10, 0.2, 42).tolist()
+    assert splits.validation["captions"].ids.tolist() == sorted(held_out)
+    assert splits.train.ids.tolist() == [number for number in range(10) if number not in held_out]
+    path.write_text("image,caption,id\n000.jpg,a square,391895\n")
+    with pytest.raises(UserError, match=r"data\.first_ids=100: no image in .*captions\.csv has an id below 100"):
+        csv_pairs(path=str(path), images=str(tmp_path / "images"), augment=PLAIN, first_ids=100)
+    with pytest.raises(UserError, match=r"data\.first_ids=0: expected a whole number"):
+        csv_pairs(path=str(path), images=str(tmp_path / "images"), augment=PLAIN, first_ids=0)
+
+
+def test_missing_images_are_counted_before_the_first_batch(tmp_path, caplog):
+    path = write_csv(tmp_path, count=10, captions_each=2)
+    for number in (1, 3, 4):
+        (tmp_path / f"images/{number:03}.jpg").unlink()
+    given = {"path": str(path), "images": str(tmp_path / "images"), "augment": PLAIN}
+    counted = "images: 3 of 10 images are not there: 001.jpg, 003.jpg, 004.jpg"
+    with pytest.raises(UserError, match=f"{counted}; data.skip_missing=true leaves them out"):
+        csv_pairs(**given)
+    splits = csv_pairs(**given, skip_missing=True)
+    assert counted in caplog.text
+    held_out = set(held_out_ids(10, 0.2, 42).tolist())  # the split is that of the whole file
+    train, validation = splits.train.ids.tolist(), splits.validation["captions"].ids.tolist()
+    assert set(train) == {0, 2, 5, 6, 7, 8, 9} - held_out
+    assert set(validation) == held_out - {1, 3, 4}
+    assert len(all_rows(splits.train).images) == len(train) == 2 * len(set(train))
+    for number in held_out:
+        (tmp_path / f"images/{number:03}.jpg").unlink(missing_ok=True)
+    with pytest.raises(
+        UserError, match="captions: of the images that are there, 12 rows are trained on and 0 held out"
+    ):
+        csv_pairs(**given, skip_missing=True)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="10 of 10 images are not there"):
+        csv_pairs(**given | {"images": str(tmp_path / "empty")}, skip_missing=True)
 
 
 def write_karpathy(folder, with_cocoid: bool):
@@ -127,6 +160,11 @@ def test_karpathy_splits_by_its_field_and_restval_joins_train(tmp_path, with_coc
     assert set(splits.validation["captions"].ids - first) == {2}
     assert len(splits.train) == 20
     assert all_rows(splits.train).images.shape == (20, 3, 16, 16)
+    (tmp_path / "images/val/003.jpg").unlink()  # of the test split, which no training needs
+    karpathy_pairs(path=str(path), images=str(tmp_path / "images"), augment=PLAIN)
+    (tmp_path / "images/val/001.jpg").unlink()
+    with pytest.raises(UserError, match=r"1 of 5 images are not there: val/001\.jpg; data\.skip_missing=true"):
+        karpathy_pairs(path=str(path), images=str(tmp_path / "images"), augment=PLAIN)
     with pytest.raises(UserError, match="validation_split=vla: did you mean val"):
         karpathy_pairs(path=str(path), images=str(tmp_path), augment=PLAIN, validation_split="vla")
 
@@ -277,11 +315,34 @@ def test_shards_are_found(tmp_path):
     names = [f"{i:05}.tar" for i in range(3)]
     for path in (str(tmp_path), f"{tmp_path}/*.tar", f"{tmp_path}/{{00000..00002}}.tar"):
         assert [file.name for file in find_shards(path)] == names
-    with pytest.raises(UserError, match=r"no such tar shards: .*00003\.tar"):
-        find_shards(f"{tmp_path}/{{00000..00003}}.tar")
+    with pytest.raises(UserError, match=r"\{00003\.\.00007\}\.tar: no such tar shards"):
+        find_shards(f"{tmp_path}/{{00003..00007}}.tar")
     (tmp_path / "00000_stats.json").unlink()
     with pytest.raises(UserError, match=r"give data\.samples_per_epoch"):
         shard_pairs(path=str(tmp_path), augment=PLAIN)
+
+
+def test_gaps_in_numbered_shards_are_told(tmp_path, caplog):
+    write_shards(tmp_path, count=8)
+    for number in (1, 4, 5, 6):
+        (tmp_path / f"{number:05}.tar").unlink()
+    found = find_shards(f"{tmp_path}/{{00000..00011}}.tar")
+    assert [file.name for file in found] == [f"{number:05}.tar" for number in (0, 2, 3, 7)]
+    assert "8 of 12 shards are not there and left out: 00001, 00004..00006, 00008..00011" in caplog.text
+    path = f"{tmp_path}/{{00000..00011}}.tar"
+    splits = shard_pairs(path=path, augment=PLAIN)
+    assert set(splits.validation["shards"].ids) == set(range(42, 48))  # of those that are there, the last
+
+
+def test_a_wrong_caption_key_is_answered_with_those_that_are_there(tmp_path):
+    path = write_shards(tmp_path, count=2)
+    there = r"its first sample has jpg, txt, json\.top_caption$"
+    for key in ("json.caption", "text", "json"):
+        with pytest.raises(UserError, match=rf"data\.caption_key={key}: .* in .*00001\.tar; {there}"):
+            shard_pairs(path=path, augment=PLAIN, caption_key=key)
+    write_shard(tmp_path / "00001.tar", range(6, 9), broken=(6, 7, 8))
+    with pytest.raises(UserError, match=r"00001\.tar: no readable image with a caption \(txt\) to hold out"):
+        shard_pairs(path=path, augment=PLAIN)
 
 
 def noise(height: int, width: int, count: int = 4) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """The trainer: it learns, it stops and goes on as if it had not stopped, it says what went wrong."""
 
 import copy
+import logging
 import os
 import signal
 from functools import partial
@@ -81,6 +82,26 @@ def test_workers_that_are_told_to_end_as_well_are_no_error(tmp_path, monkeypatch
     assert load(tmp_path / "parts/last.pt")["step"] == 1
     assert train(**arguments(tmp_path / "parts")) == 0
     assert_same(state(tmp_path / "parts"), state(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("steps", [3, 4])
+def test_left_off_in_the_middle_of_its_schedule_a_run_goes_on_as_if_it_had_not(tmp_path, monkeypatch, caplog, steps):
+    """Within an epoch of two steps, and at the end of one."""
+    changed = {"vision": RESNET, "ema_decay": 0.9}
+    assert train(**arguments(tmp_path / "whole", **changed)) == 0
+    with caplog.at_level(logging.INFO):
+        assert train(**arguments(tmp_path / "parts", stop_after_steps=steps, **changed)) == 0
+    assert f"left off after step {steps} of 8 (stop_after_steps)" in caplog.text
+    left = load(tmp_path / "parts/last.pt")
+    assert (left["step"], len(log(tmp_path / "parts"))) == (steps, 2 if steps == 4 else 1)
+    exported = torch.load(tmp_path / "parts/model.pt", weights_only=True)
+    assert exported["visual.conv1.weight"].equal(left["model"]["visual.conv1.weight"].half())
+    with monkeypatch.context() as patched:
+        patched.setattr(fit, "step", lambda *_, **__: pytest.fail("trained on"))
+        assert train(**arguments(tmp_path / "parts", stop_after_steps=2, **changed)) == 0
+    assert train(**arguments(tmp_path / "parts", stop_after_steps=100, **changed)) == 0
+    assert_same(state(tmp_path / "parts"), state(tmp_path / "whole"))
+    assert_same(torch.load(tmp_path / "parts/model.pt"), torch.load(tmp_path / "whole/model.pt"))
 
 
 def test_resume_with_a_plateau_schedule(tmp_path, monkeypatch):

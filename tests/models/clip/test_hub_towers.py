@@ -1,15 +1,18 @@
 """Towers around timm and DistilBERT: heads, preparation of images, tokens, all without network."""
 
-import logging
 import os
 from copy import deepcopy
 
+import huggingface_hub
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torchvision.transforms import v2
+from transformers import DistilBertTokenizerFast
 
 from extraction.encoder import Encoder
 from extraction.preprocess import Preprocess
@@ -27,6 +30,7 @@ SMALL = {
     "context_length": 20,
     "embed_dim": 16,
 }
+BERT = "distilbert-base-uncased"
 CAPTIONS = ["A dog runs on the beach.", "Two dogs play; a cat sleeps!", "The café's red umbrella", "a cat on a red mat"]
 
 
@@ -72,8 +76,6 @@ def test_wrong_timm_arguments():
         TimmTower(model_name="hf-hub:some/where")
     with pytest.raises(UserError, match="projection=heads: did you mean head"):
         TimmTower(model_name="resnet10t", projection="heads")
-    with pytest.raises(UserError, match="cannot be fetched"):
-        TimmTower(model_name="resnet10t", pretrained=True)
 
 
 def test_images_are_squashed_and_normalised_as_torchvision_does():
@@ -121,8 +123,6 @@ def test_distilbert_sizes_of_seed_1():
 
 
 def test_tokens_are_those_of_transformers(distilbert):
-    from transformers import DistilBertTokenizerFast
-
     words = {word: index for index, word in enumerate(distilbert.vocabulary)}
     official = DistilBertTokenizerFast(vocab=words)
     texts = [*CAPTIONS, "", "Unseen words: zebra ☃", "UPPER café"]
@@ -158,33 +158,104 @@ def test_the_same_captions_give_the_same_vocabulary(distilbert):
     assert other.trunk.embeddings.word_embeddings.weight.shape == (other.vocab_size, 32)
 
 
-def test_a_pretrained_folder(distilbert, tmp_path):
-    from transformers import DistilBertTokenizerFast
+@pytest.fixture
+def no_hub(monkeypatch, tmp_path):
+    """Nothing in its cache, nobody at its address; a single look is allowed."""
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("tried again"))
 
+
+def test_without_weights_both_towers_say_where_they_looked_and_how_to_give_them(no_hub, tmp_path):
+    found = []
+    for build in (lambda: TimmTower(model_name="resnet10t", pretrained=True), lambda: DistilBertTower(pretrained=BERT)):
+        with pytest.raises(UserError) as caught:
+            build()
+        found.append(str(caught.value))
+    looked = f"are not in {tmp_path}/cache, and http://127.0.0.1:9 cannot be reached (Connection refused). Give their"
+    assert found == [
+        f"vision.pretrained=true: the weights of resnet10t (timm/resnet10t.c3_in1k) {looked} file or folder, "
+        "vision.pretrained=path/to/model.safetensors, or vision.pretrained=false for random weights",
+        f"text.pretrained={BERT}: the weights of {BERT} {looked} file or folder, text.pretrained=path/to/folder, "
+        "or text.pretrained=null for random weights",
+    ]
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pth"])
+def test_timms_weights_from_a_file_and_from_a_folder(tmp_path, ending):
+    theirs = timm.create_model("resnet10t").state_dict()  # with its classifier
+    file = tmp_path / f"model.{ending}"
+    save_file(theirs, file) if ending == "safetensors" else torch.save({"state_dict": theirs}, file)
+    for path in (file, tmp_path):
+        tower = TimmTower(model_name="resnet10t", pretrained=str(path), embed_dim=8)
+        assert all(value.equal(theirs[key]) for key, value in tower.trunk.state_dict().items())
+        assert tower.arguments["pretrained"] is False  # a checkpoint of ours needs the file no more
+
+
+def test_files_that_are_not_timms_weights(tmp_path):
+    state = timm.create_model("resnet10t").state_dict()
+    for name, content in {
+        "part": {key: value for key, value in state.items() if not key.startswith("layer4")},
+        "other": timm.create_model("resnet18").state_dict(),
+        "nan": {key: value * float("nan") for key, value in state.items() if value.is_floating_point()},
+        "evil": {"state_dict": print},
+    }.items():
+        torch.save(content, tmp_path / f"{name}.pth")
+    (tmp_path / "empty").mkdir()
+    for name, message in {
+        "part.pth": r"not weights of timm's resnet10t: \d+ are not there: layer4\.0\.conv1\.weight \.\.\.",
+        "other.pth": "not weights of timm's resnet10t",
+        "nan.pth": "holds nan",
+        "evil.pth": "not weights of timm's resnet10t",
+        "": "4 \\*.pth files there: name one of them",
+        "empty": "no weights in this folder; expected one of",
+        "absent": "no such file or folder; expected true, false or",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            TimmTower(model_name="resnet10t", pretrained=str(tmp_path / name))
+
+
+def save_distilbert(tower: DistilBertTower, folder) -> None:
+    """As transformers does: `save_pretrained` of model and tokenizer."""
+    tower.trunk.save_pretrained(folder)
+    words = {word: index for index, word in enumerate(tower.vocabulary or ())}
+    DistilBertTokenizerFast(vocab=words).save_pretrained(folder)
+
+
+def test_a_pretrained_folder(distilbert, tmp_path):
     distilbert.trunk.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="no vocabulary there"):
         DistilBertTower(pretrained=str(tmp_path))
-    words = {word: index for index, word in enumerate(distilbert.vocabulary)}
-    DistilBertTokenizerFast(vocab=words).save_pretrained(tmp_path)
-    tower = DistilBertTower(pretrained=str(tmp_path), context_length=20, embed_dim=16).eval()
-    tower.projection.load_state_dict(distilbert.projection.state_dict())
-    tokens = tower.tokenize(CAPTIONS)
-    assert torch.equal(tokens, distilbert.tokenize(CAPTIONS))
-    assert torch.equal(tower(tokens), distilbert(tokens))
-    assert tower.arguments == distilbert.arguments
+    save_distilbert(distilbert, tmp_path)
+    for path in (tmp_path, tmp_path / "model.safetensors"):
+        tower = DistilBertTower(pretrained=str(path), context_length=20, embed_dim=16).eval()
+        tower.projection.load_state_dict(distilbert.projection.state_dict())
+        tokens = tower.tokenize(CAPTIONS)
+        assert torch.equal(tokens, distilbert.tokenize(CAPTIONS))
+        assert torch.equal(tower(tokens), distilbert(tokens))
+        assert tower.arguments == distilbert.arguments
     with pytest.raises(UserError, match="takes 64 at most"):
         DistilBertTower(pretrained=str(tmp_path))
 
 
-def test_without_the_hub_a_warning_and_random_weights(caplog, tmp_path):
-    with caplog.at_level(logging.WARNING):
-        tower = DistilBertTower(pretrained="distilbert-base-uncased-nowhere", **SMALL)
-    assert "cannot be fetched here" in caplog.text
-    assert tower.vocabulary is None
-    with pytest.raises(UserError, match="no such folder"):
-        DistilBertTower(pretrained=os.fspath(tmp_path / "nothing"))
-    with pytest.raises(UserError, match="not a folder with a DistilBERT model"):
-        DistilBertTower(pretrained=os.fspath(tmp_path))
+def test_folders_that_are_no_distilbert(distilbert, tmp_path):
+    save_distilbert(distilbert, tmp_path / "part")
+    weights = load_file(tmp_path / "part/model.safetensors")
+    kept = {key: value for key, value in weights.items() if "layer.1" not in key}
+    save_file(kept, tmp_path / "part/model.safetensors", {"format": "pt"})
+    (tmp_path / "empty").mkdir()
+    for name, message in {
+        "nothing": "no such file or folder",
+        "empty": "not a folder with a DistilBERT model and its tokenizer",
+        "part": r"not a DistilBERT: 16 of its weights are not there: transformer\.layer\.1\.",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            DistilBertTower(pretrained=os.fspath(tmp_path / name))
+    with pytest.raises(UserError, match=r"text\.pretrained=True: expected a name"):
+        DistilBertTower(pretrained=True)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "int8"])
