@@ -13,9 +13,10 @@ from typing import Any
 
 from media.caption_files import check_distinct, karpathy_entries, read_captions_csv
 from media.images import load_image
+from media.naming import coco_number
 from pairs.picture_folders import OpenImage
 from store.record import PREDICTIONS
-from utils.errors import UserError
+from utils.errors import UserError, did_you_mean
 
 _REFERENCES = "COCO's json (annotations: image_id, caption), Karpathy's json, {image_id: [captions]} or a csv file"
 
@@ -81,8 +82,8 @@ def read_references(path: Path, *, split: str | None = None, asked: Collection[s
         content = _read_json(path, "references", _REFERENCES)
         if isinstance(content, dict) and "images" in content and "annotations" not in content:
             listed = karpathy_entries(content, where)
-    if split and not any(image.split for image in listed or ()):
-        raise UserError(f"split={split}: {where} has no splits; leave split out, or give Karpathy's json")
+    if split:
+        _check_split(split, [image.split for image in listed or ()], where)
     if listed is None:
         found = _from_coco_or_plain(path, content)
     else:
@@ -98,19 +99,39 @@ def read_references(path: Path, *, split: str | None = None, asked: Collection[s
     return found
 
 
+def _check_split(split: str, of_images: Iterable[str], where: str) -> None:
+    there = Counter(name for name in of_images if name)
+    if not there:
+        raise UserError(f"split={split}: {where} has no splits; leave split out, or give Karpathy's json")
+    if split not in there:
+        counts = ", ".join(f"{name} ({count} images)" for name, count in there.items())
+        raise UserError(f"split={split}: {did_you_mean(split, there)}{where} has the splits {counts}")
+
+
 def find_images(references: References, image_ids: Iterable[str], folder: Path) -> list[OpenImage]:
-    """By the file names of the references, or an image called by its id. UserError names what is missing."""
+    """By the file names of the references, else a file called by the id: `42.jpg`, `COCO_val2014_000000000042.jpg`.
+
+    UserError names what is missing.
+    """
     if not folder.is_dir():
         raise UserError(f"image_folder={folder}: no such folder")
-    by_stem = {path.stem: path.name for path in sorted(folder.iterdir())}
-    files, missing = [], []
+    called, files, missing = _by_id(path.name for path in sorted(folder.iterdir())), [], []
     for image_id in image_ids:
-        names = (*references.files.get(image_id, ()), by_stem.get(image_id, image_id))
+        names = (*references.files.get(image_id, ()), called.get(image_id, image_id))
         file = next((folder / name for name in names if (folder / name).is_file()), None)
         (missing if file is None else files).append(file or names[0])
     if missing:
         raise UserError(f"image_folder={folder}: {len(missing)} images are missing: {missing[0]} ...")
     return [partial(load_image, file) for file in files]
+
+
+def _by_id(names: Iterable[str]) -> dict[str, str]:
+    """File names by stem and, where only one file has it, by COCO's number."""
+    names = list(names)
+    numbers = {name: number for name in names if (number := coco_number(name))}
+    times = Counter(numbers.values())
+    by_number = {number: name for name, number in numbers.items() if times[number] == 1}
+    return by_number | {Path(name).stem: name for name in names}
 
 
 def _from_coco_or_plain(path: Path, content: Any) -> References:
@@ -131,7 +152,8 @@ def _from_coco(content: Mapping[str, Any]) -> References:
     for annotation in content["annotations"]:
         captions.setdefault(str(annotation["image_id"]), []).append(annotation["caption"])
     images = content.get("images", [])
-    return References(captions, {str(image["id"]): (image["file_name"],) for image in images})
+    named = [image for image in images if isinstance(image.get("file_name"), str)]  # valid without; scores need none
+    return References(captions, {str(image["id"]): (image["file_name"],) for image in named})
 
 
 def _read_json(path: Path, key: str, expected: str) -> Any:

@@ -10,10 +10,12 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from evaluation.captions.caption_set import CaptionSet
-from evaluation.clip.retrieval import rank_metrics, text_to_image_ranks
+from evaluation.clip.retrieval import image_to_text_ranks, rank_metrics, text_to_image_ranks
 from evaluation.result import Result
 from models.clip_s import PREFIX, clip_s, prefixed
 from utils.errors import check_number, check_text
+
+LEVELS = (1, 5, 10, 50)  # of recall; those of Cho et al. 2022
 
 
 class ClipS:
@@ -53,15 +55,24 @@ class RefClipS:
 
 
 class CaptionRetrieval:
-    """Text to image, without prefix. Ties count against the caption: captions that are all the same find nothing."""
+    """Both ways, without prefix: the image of a caption among all images, the caption of an image among all captions.
+
+    Ties count against the captions. Those that are all the same score chance at finding their images, which still
+    differ (recall at 1 of n images: 1/n), and nothing the other way, where they tie.
+    """
 
     def __call__(self, captions: CaptionSet) -> Result:
         clip = captions.need_clip("retrieval")
-        ranks = text_to_image_ranks(clip.images, clip.texts(captions.captions), np.arange(len(captions.captions)))
+        texts, own = clip.texts(captions.captions), np.arange(len(captions.captions))
+        ranks = {
+            "text_to_image": text_to_image_ranks(clip.images, texts, own),
+            "image_to_text": image_to_text_ranks(clip.images, texts, own),
+        }
+        metrics = {f"{way}_{key}": value for way in ranks for key, value in rank_metrics(ranks[way], LEVELS).items()}
         return Result(
-            data={"num_candidates": len(ranks)},
-            metrics={f"text_to_image_{key}": value for key, value in rank_metrics(ranks).items()},
-            details={"per_image": {"text_to_image_rank": ranks.tolist()}},
+            data={"num_candidates": len(own)},
+            metrics=metrics,
+            details={"per_image": {f"{way}_rank": found.tolist() for way, found in ranks.items()}},
         )
 
 

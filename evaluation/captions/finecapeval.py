@@ -1,7 +1,8 @@
 """FineCapEval (Cho et al. 2022): how many of the words that people noted about an image does its caption have?
 
-Three axes: background, object, relation. Each annotator's phrases are stemmed; a phrase's recall is the share of its
-words that the caption has, an image's the mean over all phrases, an axis' the mean over images (0..1; the paper: x100).
+Overall: BLEU, ROUGE-L and CIDEr-D against the same people's captions. Then three axes: background, object, relation.
+Each annotator's phrases are stemmed; a phrase's recall is the share of its words that the caption has, an image's the
+mean over all phrases, an axis' the mean over images (0..1; the paper: x100).
 `match=substring` is how the original counts: anywhere in the caption's letters, so "art" is found in "part".
 `match=token` compares stems of whole words. Words are cut by our own tokenizer instead of NLTK's, which needs a
 download.
@@ -9,6 +10,7 @@ download.
 
 import csv
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
@@ -16,7 +18,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from evaluation.captions.bleu import Bleu
+from evaluation.captions.caption_files import References
 from evaluation.captions.caption_set import CaptionSet
+from evaluation.captions.cider import Cider
+from evaluation.captions.rouge import RougeL
 from evaluation.captions.tokenizer import tokenize
 from evaluation.result import Result
 from utils.errors import UserError, check_option
@@ -40,22 +46,22 @@ class FineCapEval:
         self.notes = read_notes(Path(path).expanduser())
 
     def __call__(self, captions: CaptionSet) -> Result:
-        chosen = [k for k, image_id in enumerate(captions.image_ids) if image_id in self.notes]
-        if not chosen:
+        ids = captions.image_ids
+        own = {i: caption for i, caption in zip(ids, captions.captions, strict=True) if i in self.notes}
+        if not own:
             raise UserError(
-                f"finecapeval={self._path}: none of the {len(captions.image_ids)} images is in it; "
-                f"its ids are like {next(iter(self.notes))}, the captions' like {captions.image_ids[0]}"
+                f"finecapeval={self._path}: none of the {len(ids)} images is in it; "
+                f"its ids are like {next(iter(self.notes))}, the captions' like {ids[0]}"
             )
-        per_image: dict[str, list[float | None]] = {}
+        metrics, columns = overall(own, self.notes)
         for axis in AXES:
-            values: list[float | None] = [None] * len(captions.image_ids)
-            for k in chosen:
-                values[k] = recall(captions.captions[k], self.notes[captions.image_ids[k]].phrases[axis], self._match)
-            per_image[f"finecapeval_{axis}"] = values
+            columns[axis] = [recall(caption, self.notes[i].phrases[axis], self._match) for i, caption in own.items()]
+            metrics[axis] = float(np.mean(columns[axis]))
+        by_id = {f"finecapeval_{name}": dict(zip(own, values, strict=True)) for name, values in columns.items()}
         return Result(
-            data={"finecapeval": self._path, "match": self._match, "num_images": len(chosen)},
-            metrics={name: float(np.mean([v for v in vs if v is not None])) for name, vs in per_image.items()},
-            details={"per_image": per_image},
+            data={"finecapeval": self._path, "match": self._match, "num_images": len(own)},
+            metrics={f"finecapeval_{name}": value for name, value in metrics.items()},
+            details={"per_image": {name: [values.get(i) for i in ids] for name, values in by_id.items()}},
         )
 
 
@@ -63,6 +69,7 @@ class FineCapEval:
 class Notes:
     """About one image, of all annotators: captions, and phrases by axis as they were written."""
 
+    file: str
     captions: list[str] = field(default_factory=list)
     phrases: dict[str, list[str]] = field(default_factory=lambda: {axis: [] for axis in AXES})
 
@@ -76,7 +83,7 @@ def read_notes(path: Path) -> dict[str, Notes]:
                 fields = [row[column] or "" for column in COLUMNS]
                 if any(text.strip().lower() in _MISSING for text in fields):
                     continue
-                own = notes.setdefault(Path(fields[0]).stem, Notes())
+                own = notes.setdefault(Path(fields[0]).stem, Notes(fields[0]))
                 own.captions.append(fields[1])
                 for axis, text in zip(AXES, fields[2:], strict=True):
                     own.phrases[axis] += [phrase for phrase in text.lower().split(SEPARATOR) if len(phrase) > 1]
@@ -85,6 +92,27 @@ def read_notes(path: Path) -> dict[str, Notes]:
     if not notes:
         raise UserError(f"finecapeval={path}: no complete rows")
     return notes
+
+
+def read_note_references(path: Path) -> References:
+    """The captions of the same file as references."""
+    notes = read_notes(path)
+    return References(
+        {image_id: own.captions for image_id, own in notes.items()},
+        {image_id: (own.file,) for image_id, own in notes.items()},
+    )
+
+
+def overall(captions: Mapping[str, str], notes: Mapping[str, Notes]) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Metrics against the annotators' captions, and their values by image."""
+    judged = CaptionSet.of(captions, {image_id: notes[image_id].captions for image_id in captions})
+    metrics: dict[str, float] = {}
+    columns: dict[str, list[float]] = {}
+    for metric in (Bleu(), RougeL(), Cider()):
+        result = metric(judged)
+        metrics |= {f"overall_{name}": value for name, value in result.metrics.items()}
+        columns |= {f"overall_{name}": values for name, values in result.details["per_image"].items()}
+    return metrics, columns
 
 
 def recall(caption: str, phrases: list[str], match: Match) -> float:

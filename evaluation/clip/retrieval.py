@@ -4,6 +4,7 @@ Recall at 1, 5 and 10, median and mean rank, and rsum (the six recalls together)
 An image's rank is that of its best caption. Ties count against the model: if all features are alike it scores 0.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -69,9 +70,9 @@ def _ranks(
     return np.concatenate(ranks)
 
 
-def rank_metrics(ranks: Int64[np.ndarray, " n"]) -> dict[str, float]:
+def rank_metrics(ranks: Int64[np.ndarray, " n"], levels: Sequence[int] = LEVELS) -> dict[str, float]:
     """`r1_percent`, `r5_percent`, `r10_percent`, `median_rank`, `mean_rank`; ranks count from 1."""
-    recalls = {f"r{level}_percent": 100 * float((ranks <= level).mean()) for level in LEVELS}
+    recalls = {f"r{level}_percent": 100 * float((ranks <= level).mean()) for level in levels}
     return recalls | {"median_rank": float(np.median(ranks)), "mean_rank": float(ranks.mean())}
 
 

@@ -1,11 +1,12 @@
 """The job from end to end: files of every layout, mistakes, and what it leaves on the disk."""
 
 import csv
+import gzip
 import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,7 +128,7 @@ def test_command_line_with_images(folder: Path, tiny: Path) -> None:
     assert written["data"]["model"]["precision"] == "fp32"
     assert set(written["per_image"]["2"]) == {
         *["caption", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider"],
-        *["clip_s", "ref_clip_s", "text_to_image_rank"],
+        *["clip_s", "ref_clip_s", "text_to_image_rank", "image_to_text_rank"],
     }
     assert written["per_image"]["2"]["caption"] == CAPTIONS["2"]
     assert "--config-name caption_evaluate" in written["command"]
@@ -155,6 +156,7 @@ def test_a_prefix_is_a_text(folder: Path) -> None:
         ({"references": None}, "references: expected COCO's or Karpathy's json"),
         ({"split": "val"}, "split=val: references=.* has no splits; leave split out"),
         ({"only_predicted": "perhaps"}, "only_predicted=perhaps: expected true or false"),
+        ({"only_matching": "perhaps"}, "only_matching=perhaps: expected true or false"),
         ({"references": "nothing.json"}, "references=nothing.json: expected COCO's"),
         ({"predictions": "nothing.json"}, "predictions=nothing.json: expected"),
         ({"caption_metric": {}}, r"caption_metric=\[\]: expected bleu"),
@@ -214,8 +216,75 @@ def test_split_of_karpathy(folder: Path) -> None:
     assert written["data"]["without_prediction"] == []
     with pytest.raises(UserError, match=r"1 of 3 images have no references: 3; .*is `split` the right one\?"):
         evaluated(folder, references="karpathy.json", split="test")
-    with pytest.raises(UserError, match="no captions in it for split=dev"):
-        evaluated(folder, references="karpathy.json", split="dev")
+    with pytest.raises(
+        UserError, match=r"split=tets: did you mean test\? .* splits test \(2 images\), val \(1 images\)$"
+    ):
+        evaluated(folder, references="karpathy.json", split="tets")
+
+
+def test_only_matching_scores_the_others_and_counts(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    hint = r"1 of 3 images have no references: 3; .*; only_matching=true scores the other 2$"
+    with pytest.raises(UserError, match=hint):
+        evaluated(folder, references="karpathy.json", split="test")
+    written = evaluated(folder, references="karpathy.json", split="test", only_matching=True)
+    assert (written["data"]["num_images"], written["data"]["without_references"]) == (2, ["3"])
+    two = {key: CAPTIONS[key] for key in ("1", "2")}
+    assert written["rouge_l"] == pytest.approx(score_captions(two, REFERENCES)["rouge_l"])
+    assert "1 predictions have no references and are left out, 2 are scored; left out: 3" in caplog.text
+    both = evaluated(folder, predictions=results({"2": "a", "9": "b"}), only_matching=True, only_predicted=False)
+    assert list(both["per_image"]) == ["1", "2", "3"]
+    with pytest.raises(UserError, match=r"1 of 1 images have no references: 9; .*right one\?\)$"):
+        evaluated(folder, predictions=results({"9": "b"}), only_matching=True)
+
+
+def test_coco_references_need_no_file_names(folder: Path) -> None:
+    bare = coco(REFERENCES) | {"info": {}, "licenses": [], "type": "captions"}
+    bare["images"] = [{"id": 1}, {"id": 2, "file_name": None}, {}]
+    assert evaluated(folder, references=bare)["cider"] == evaluated(folder)["cider"]
+    found = read_references(folder / "given_references.json")
+    pictures = sorted((folder / "images").iterdir())
+    sizes = [np.asarray(image()).sum() for image in find_images(found, CAPTIONS, folder / "images")]
+    assert sizes == [np.asarray(Image.open(path)).sum() for path in pictures]  # 2 is 000000000002.png
+    Image.new("RGB", (2, 2)).save(folder / "images" / "COCO_val2014_000000000002.png")
+    with pytest.raises(UserError, match="1 images are missing: 2"):  # of two with that number, neither
+        find_images(found, CAPTIONS, folder / "images")
+    Image.new("RGB", (2, 2)).save(folder / "images" / "2.png")
+    assert [image().size for image in find_images(found, ["2"], folder / "images")] == [(2, 2)]
+
+
+COCO_CAPTION = Path(__file__).parent / "golden" / "coco_caption" / "captions_val2014_fakecap_results.json.gz"
+# pycocoevalcap 1.2 with Stanford's tokenizer: BLEU-1 to 4, ROUGE-L, CIDEr, METEOR
+FAKECAP = (0.585476563, 0.4047379859, 0.2825074892, 0.1982654397, 0.4079801045, 0.6277218728)
+FAKECAP_METEOR = 0.205084
+
+
+def test_results_of_coco_caption(tmp_path: Path) -> None:
+    """Its example of results as it stands: 1,000 captions; references of two of the images, in COCO's layout."""
+    (tmp_path / "fakecap.json").write_bytes(gzip.decompress(COCO_CAPTION.read_bytes()))
+    given = read_predictions(tmp_path / "fakecap.json")
+    assert len(given) == 1000
+    two = {image_id: [given[image_id]] for image_id in ("404464", "380932")}
+    written = evaluated(tmp_path, predictions="fakecap.json", references=coco(two), only_matching=True)
+    assert (written["data"]["num_images"], len(written["data"]["without_references"])) == (2, 998)
+    assert written["bleu"] == pytest.approx([1, 1, 1, 1])
+
+
+@pytest.mark.shared
+def test_numbers_of_coco_caption(tmp_path: Path) -> None:
+    """Those of its results that are in val2017, against COCO's file: the numbers of pycocoevalcap."""
+    references = SHARED / "data" / "coco_captions_subset" / "captions_val2017_full.json.gz"
+    for name, packed in (("fakecap", COCO_CAPTION), ("captions_val2017", references)):
+        (tmp_path / f"{name}.json").write_bytes(gzip.decompress(packed.read_bytes()))
+    metrics: dict[str, Any] = language_metrics()
+    if java_metrics.missing("meteor") is None:
+        metrics["meteor"] = java_metrics.JavaMetric(name="meteor")
+    chosen = {"references": "captions_val2017.json", "only_matching": True, "caption_metric": metrics}
+    written = evaluated(tmp_path, predictions="fakecap.json", **chosen)
+    assert [*written["bleu"], written["rouge_l"], written["cider"]] == pytest.approx(FAKECAP, abs=1e-9)
+    assert written["data"]["num_images"] == 126
+    assert written["settings"]["bleu"] == {"length": 1216, "reference_length": 1228}
+    assert written["details"]["bleu"]["matches"] == [719, 308, 134, 58]
+    assert written.get("meteor", FAKECAP_METEOR) == pytest.approx(FAKECAP_METEOR, abs=1e-6)
 
 
 @pytest.mark.parametrize("called", [["7", "8"], ["one", "b_0012"], ["a/one", "12"], ["7", "b_0012"]])
@@ -357,35 +426,23 @@ def test_finecapeval_beside_other_metrics(folder: Path) -> None:
     (folder / "fine.csv").write_text(FINE, encoding="utf-8")
     metrics = {"finecapeval": FineCapEval(path=str(folder / "fine.csv"))}
     written = evaluated(folder, caption_metric=metrics)
+    assert written["per_image"]["3"]["finecapeval_overall_cider"] is None
     assert written["finecapeval_object"] == pytest.approx(((1 + 0) / 2 + 1) / 2)
     assert written["per_image"]["3"]["finecapeval_object"] is None
-    two = {key: CAPTIONS[key] for key in ("1", "2")}  # the csv file gives references too
-    written = evaluated(folder, predictions=two, references="fine.csv", caption_metric=metrics | language_metrics())
-    assert written["data"]["num_references"] == 2
-
-
-# METEOR and SPICE
-
-
-@pytest.fixture
-def no_java(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(java_metrics.shutil, "which", lambda name: None)
-
-
-@pytest.mark.usefixtures("no_java")
-def test_java_metrics_are_left_out_where_they_cannot_be(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    written = evaluated(folder)
-    assert written["left_out"] == dict.fromkeys(["meteor", "spice"], "needs pycocoevalcap and Java")
-    assert "meteor: left out: needs pycocoevalcap and Java" in capsys.readouterr().out
-    assert "left out: needs pycocoevalcap and Java" in (folder / "out" / "results.md").read_text()
-    assert written["status"] == 0
-
-
-@pytest.mark.usefixtures("no_java")
-@pytest.mark.parametrize("name", java_metrics.NAMES)
-def test_asked_for_by_name_they_are_an_error_before_anything_starts(name: Literal["meteor", "spice"]) -> None:
-    with pytest.raises(UserError, match="needs pycocoevalcap and Java; or leave it out"):
-        java_metrics.JavaMetric(name=name)
+    two = {key: CAPTIONS[key] for key in ("1", "2")}
+    fine = str(folder / "fine.csv")
+    (folder / "two.json").write_text(json.dumps(two))
+    given = {"predictions": str(folder / "two.json"), "output_path": folder / "out", "model": ModelChoice()}
+    caption_evaluate(**given, references=None, finecapeval=fine, caption_metric=metrics | language_metrics())
+    written = json.loads((folder / "out" / "metrics.json").read_text())
+    assert (written["data"]["num_references"], written["data"]["references"]) == (2, fine)
+    of_people = {"1": ["A red square."], "2": ["Circles."]}
+    expected = score_captions(two, of_people)
+    for name in ("bleu_1", "bleu_4", "rouge_l", "cider"):
+        assert written[f"finecapeval_overall_{name}"] == pytest.approx(expected[name])
+    assert written["rouge_l"] == written["finecapeval_overall_rouge_l"]
+    with pytest.raises(UserError, match="references: expected"):  # it has no splits
+        caption_evaluate(**given, references=None, finecapeval=fine, caption_metric=metrics, split="test")
 
 
 def test_a_metric_that_fails_does_not_take_the_others_along(folder: Path) -> None:
@@ -396,44 +453,6 @@ def test_a_metric_that_fails_does_not_take_the_others_along(folder: Path) -> Non
     assert written["status"] == 1
     assert written["left_out"]["meteor"] == "CalledProcessError: java ended with 1"
     assert written["cider"] > 0
-
-
-PACKAGE = """
-import os, subprocess
-class CLASS:
-    def compute_score(self, gts, res):
-        assert "--add-opens=java.base/java.lang=ALL-UNNAMED" in os.environ["JAVA_TOOL_OPTIONS"]
-        if any(text == ["broken"] for text in res.values()):
-            raise subprocess.CalledProcessError(1, "java")
-        each = [len(res[key][0].split()) / 10 + len(gts[key]) for key in sorted(gts)]
-        by_kind = [{"All": {"f": value}, "Color": {"f": 9}} for value in each]
-        return sum(each) / len(each), each if "CLASS" == "Meteor" else by_kind
-"""
-
-
-def test_they_go_through_pycocoevalcap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for the package: its calls, its two kinds of results, its failures."""
-    for name in ("meteor", "spice"):
-        (tmp_path / "pycocoevalcap" / name / "lib").mkdir(parents=True)
-        (tmp_path / "pycocoevalcap" / name / f"{name}.py").write_text(PACKAGE.replace("CLASS", name.title()))
-    monkeypatch.syspath_prepend(tmp_path)
-    for module in [name for name in sys.modules if name.startswith("pycocoevalcap")]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setattr(java_metrics.shutil, "which", lambda name: "/usr/bin/java")
-    monkeypatch.delenv("JAVA_TOOL_OPTIONS", raising=False)
-    captions = CaptionSet.of(CAPTIONS, REFERENCES)
-    assert java_metrics.missing("meteor") is None
-    meteor = java_metrics.JavaMetric(name="meteor")(captions)
-    assert meteor.details["per_image"]["meteor"] == pytest.approx([2.6, 2.3, 2.6])
-    with pytest.raises(UserError, match=r"needs CoreNLP 3\.6\.0"):
-        java_metrics.JavaMetric(name="spice")
-    (tmp_path / "pycocoevalcap" / "spice" / "lib" / "stanford-corenlp-3.6.0-models.jar").touch()
-    spice = java_metrics.JavaMetric(name="spice")
-    assert spice(captions).details["per_image"]["spice"] == meteor.details["per_image"]["meteor"]
-    broken = spice(CaptionSet.of({"1": "broken"}, REFERENCES))
-    assert broken.metrics == {}
-    assert "CalledProcessError" in broken.left_out
-    assert "JAVA_TOOL_OPTIONS" not in java_metrics.os.environ
 
 
 @pytest.mark.shared

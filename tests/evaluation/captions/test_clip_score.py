@@ -130,11 +130,27 @@ def test_retrieval_by_captions() -> None:
     assert result.details["per_image"]["text_to_image_rank"] == [1, 12] + [1] * 10
     assert result.metrics["text_to_image_r1_percent"] == result.metrics["text_to_image_r10_percent"]
     assert result.metrics["text_to_image_r1_percent"] == pytest.approx(100 * 11 / 12)
+    # Image 0 has two captions that fit as well, one of them its own; none fits image 1, all tie.
+    assert result.details["per_image"]["image_to_text_rank"] == [2, 12] + [1] * 10
+    ways = ("text_to_image", "image_to_text")
+    keys = ("r1_percent", "r5_percent", "r10_percent", "r50_percent", "median_rank", "mean_rank")
+    assert list(result.metrics) == [f"{way}_{key}" for way in ways for key in keys]
+    assert result.metrics["image_to_text_r50_percent"] == 100
 
 
-def test_captions_that_are_all_the_same_find_nothing() -> None:
-    result = CaptionRetrieval()(captions_of(*["right"] * 20))
-    assert result.metrics["text_to_image_r10_percent"] == 0
+def test_captions_that_are_all_the_same_score_chance() -> None:
+    """One image is nearest to any caption, and it is the image of one of them. The other way all captions tie."""
+
+    def picture(image: Image.Image) -> np.ndarray:
+        angle = np.radians(image.getpixel((0, 0))[0])
+        return np.array([np.cos(angle), np.sin(angle)])
+
+    metrics = CaptionRetrieval()(captions_of(*["right"] * 60, picture=picture)).metrics
+    assert metrics["text_to_image_r1_percent"] == pytest.approx(100 / 60)
+    assert metrics["text_to_image_r50_percent"] == pytest.approx(100 * 50 / 60)
+    assert metrics["image_to_text_r50_percent"] == 0
+    alike = CaptionRetrieval()(captions_of(*["right"] * 60)).metrics  # and so are their images
+    assert alike["text_to_image_r50_percent"] == alike["image_to_text_r50_percent"] == 0
 
 
 @pytest.mark.parametrize("metric", [ClipS(), RefClipS(), CaptionRetrieval()])

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from evaluation.captions.caption_set import CaptionSet
-from evaluation.captions.finecapeval import FineCapEval, read_notes, recall, stem, stems
+from evaluation.captions.finecapeval import FineCapEval, read_note_references, read_notes, recall, stem, stems
+from evaluation.captions.score import score_captions
 from utils.errors import UserError
 
 # Backslash and semicolon stand between phrases.
@@ -27,6 +28,7 @@ def notes(tmp_path: Path) -> str:
 def test_rows_with_an_empty_field_are_left_out(notes: str) -> None:
     found = read_notes(Path(notes))
     assert list(found) == ["one", "two"]
+    assert read_note_references(Path(notes)).files == {"one": ("one.jpg",), "two": ("two.png",)}
     assert found["one"].captions == ["A dog runs.", "Fast dog."]
     # "x" is too short to be a phrase; "!!" is one, without a word.
     assert found["one"].phrases == {
@@ -42,6 +44,11 @@ def test_recall_by_axis(notes: str) -> None:
     scored = CaptionSet.of(captions, {image_id: ["x"] for image_id in captions})
     by_letters = FineCapEval(path=notes)(scored)
     # "one": green? grass yes | blue no sky no | grass: (1/2 + 0 + 1) / 3; "art" is found in "part".
+    of_people = {"one": ["A dog runs.", "Fast dog."], "two": ["An art fair."]}
+    expected = score_captions({image_id: captions[image_id] for image_id in of_people}, of_people)
+    names = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider")
+    overall = {name: by_letters.metrics[f"finecapeval_overall_{name}"] for name in names}
+    assert overall == pytest.approx({name: expected[name] for name in names})
     assert by_letters.metrics["finecapeval_background"] == pytest.approx(((1 / 2 + 0 + 1) / 3 + 1) / 2)
     assert by_letters.details["per_image"]["finecapeval_background"] == [pytest.approx(0.5), 1, None]
     # dog | a, ball, not red | dog; no tents, no people ("peopl").
