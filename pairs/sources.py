@@ -51,6 +51,8 @@ def csv_pairs(
     if not any(image.split == validation_split for image in listed):
         check_option("data.validation_split", validation_split, [VALIDATION, *{image.split for image in listed}])
         listed = with_validation(listed, share=validation_share, seed=split_seed, where=f"data_path={file}")
+        held_out = sum(image.split == VALIDATION for image in listed)
+        logger.info("%s tells no images to validate on: %d of %d are held out", file, held_out, len(listed))
     return _listed_splits(images, listed, augment, validation_split, skip_missing, cache, name)
 
 

@@ -42,13 +42,15 @@ def test_csv_is_split_by_image_id_without_leakage(tmp_path):
     assert sorted(set(train.ids) | set(held_out.ids)) == list(range(10))
 
 
-def test_csv_needs_no_ids_and_may_tell_its_splits(tmp_path):
+def test_csv_needs_no_ids_and_may_tell_its_splits(tmp_path, caplog):
+    caplog.set_level("INFO")
     names = write_images(tmp_path / "images", 6)
     path = tmp_path / "captions.csv"
     path.write_text("image,caption\n" + "".join(f"{name},one\n{name},two\n" for name in names))
     splits = csv_pairs(path=str(path), images=str(tmp_path / "images"), augment=PLAIN, validation_share=0.4)
     assert set(splits.validation["captions"].ids) == set(held_out_ids(6, 0.4, 42).tolist())
     assert (len(splits.train), len(splits.validation["captions"])) == (8, 4)
+    assert f"{path} tells no images to validate on: 2 of 6 are held out" in caplog.text
     told = ["train", "val", "test", "", "restval", "val"]
     path.write_text("image,caption,split\n" + "".join(f"{n},a,{t}\n" for n, t in zip(names, told, strict=True)))
     splits = csv_pairs(path=str(path), images=str(tmp_path / "images"), augment=PLAIN)
