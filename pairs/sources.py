@@ -49,8 +49,10 @@ def csv_pairs(
         if not listed:
             raise UserError(f"data.first_ids={first_ids}: no image in {file} has an id below {first_ids}")
     if not any(image.split == validation_split for image in listed):
-        check_option("validation_split", validation_split, [VALIDATION, *{image.split for image in listed}])
+        check_option("data.validation_split", validation_split, [VALIDATION, *{image.split for image in listed}])
         listed = with_validation(listed, share=validation_share, seed=split_seed, where=f"data_path={file}")
+        held_out = sum(image.split == VALIDATION for image in listed)
+        logger.info("%s tells no images to validate on: %d of %d are held out", file, held_out, len(listed))
     return _listed_splits(images, listed, augment, validation_split, skip_missing, cache, name)
 
 
@@ -78,14 +80,17 @@ def _listed_splits(
     cache: bool,
     name: str,
 ) -> PairSplits:
-    present = [image.split for image in listed]
-    check_option("validation_split", validation_split, sorted(set(present)))
-    if not np.isin(present, TRAIN_SPLITS).any():
-        raise UserError(f"data_path: no images of split {' or '.join(TRAIN_SPLITS)}; found {counted_splits(present)}")
+    told = [image.split for image in listed]
+    check_option("data.validation_split", validation_split, sorted(set(told)))
+    if set(TRAIN_SPLITS).isdisjoint(told):
+        raise UserError(f"data_path: no images of split {' or '.join(TRAIN_SPLITS)}; found {counted_splits(told)}")
     used = [image for image in listed if image.split in (*TRAIN_SPLITS, validation_split)]
     pairs, image_of = _listed_pairs(images, used, augment, skip_missing, cache, name)
     splits = np.array([image.split for image in image_of])
     trains, held_out = np.isin(splits, TRAIN_SPLITS), splits == validation_split
+    if not (trains.any() and held_out.any()):
+        counts = f"{trains.sum()} rows are trained on and {held_out.sum()} held out"
+        raise UserError(f"{name}: of the images that are there, {counts}; both need some")
     return PairSplits(pairs.take(np.flatnonzero(trains)), {name: pairs.take(np.flatnonzero(held_out))})
 
 

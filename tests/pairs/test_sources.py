@@ -42,13 +42,15 @@ def test_csv_is_split_by_image_id_without_leakage(tmp_path):
     assert sorted(set(train.ids) | set(held_out.ids)) == list(range(10))
 
 
-def test_csv_needs_no_ids_and_may_tell_its_splits(tmp_path):
+def test_csv_needs_no_ids_and_may_tell_its_splits(tmp_path, caplog):
+    caplog.set_level("INFO")
     names = write_images(tmp_path / "images", 6)
     path = tmp_path / "captions.csv"
     path.write_text("image,caption\n" + "".join(f"{name},one\n{name},two\n" for name in names))
     splits = csv_pairs(path=str(path), images=str(tmp_path / "images"), augment=PLAIN, validation_share=0.4)
     assert set(splits.validation["captions"].ids) == set(held_out_ids(6, 0.4, 42).tolist())
     assert (len(splits.train), len(splits.validation["captions"])) == (8, 4)
+    assert f"{path} tells no images to validate on: 2 of 6 are held out" in caplog.text
     told = ["train", "val", "test", "", "restval", "val"]
     path.write_text("image,caption,split\n" + "".join(f"{n},a,{t}\n" for n, t in zip(names, told, strict=True)))
     splits = csv_pairs(path=str(path), images=str(tmp_path / "images"), augment=PLAIN)
@@ -127,6 +129,12 @@ def test_missing_images_are_counted_before_the_first_batch(tmp_path, caplog):
     assert set(train) == {0, 2, 5, 6, 7, 8, 9} - held_out
     assert set(validation) == held_out - {1, 3, 4}
     assert len(all_rows(splits.train).images) == len(train) == 2 * len(set(train))
+    for number in held_out:
+        (tmp_path / f"images/{number:03}.jpg").unlink(missing_ok=True)
+    with pytest.raises(
+        UserError, match="captions: of the images that are there, 12 rows are trained on and 0 held out"
+    ):
+        csv_pairs(**given, skip_missing=True)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="10 of 10 images are not there"):
         csv_pairs(**given | {"images": str(tmp_path / "empty")}, skip_missing=True)
