@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from extraction.preprocess import ConvertRGB, Preparation, PreprocessMode, preparation_for
 from extraction.towers import ImageTower, Resize
-from media.limits import DEFAULT_LIMITS, Limits
+from media.limits import DEFAULT_LIMITS, FEWER, Limits
 from media.sampling import Sampler, sampler_from
 from utils.errors import UserError, check_count, check_flags, check_number, check_option
 
@@ -39,7 +39,7 @@ class FrameOptions:
         self.sampler()
         if self.extraction_total is not None and self.extraction_total > self.limits.max_rows:
             raise UserError(
-                f"extraction_total={self.extraction_total}: more than max_rows={self.limits.max_rows} allows"
+                f"extraction_total={self.extraction_total}: more than max_rows={self.limits.max_rows} allows: {FEWER}"
             )
 
     def sampler(self) -> Sampler:

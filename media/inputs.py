@@ -3,16 +3,16 @@
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar, get_args
 
 from media.images import image_suffixes
 from media.missing import tell_missing
-from media.naming import Found, IdMode, coco_id, id_and_path, kept_apart, real_paths, stem_names, with_ids
+from media.naming import Found, IdMode, coco_id, each_once, id_and_path, kept_apart, stem_names, with_ids
 from media.text_files import read_lines
 from media.texts import find_texts
-from utils.errors import UserError, check_option, check_path
+from utils.errors import UserError, check_option, check_path, did_you_mean
 from utils.types import Item
 
 T = TypeVar("T")
@@ -43,9 +43,10 @@ def find_inputs(
 ) -> dict[str, list[Item]]:
     """The items of a run by kind, "video", "image" and "text", in the order in which they are worked on.
 
-    Files come in the order given (folders and globs in natural order), each once. A path that does not exist is kept:
-    it fails on opening, so that it ends up in the ledger like any other unusable file; of lists they are counted here
-    (`media.missing`). No video has the name of an
+    Files come in the order given (folders and globs in natural order), each once; what names one a second time, a
+    symbolic link also, is told in one line. A file that does not exist is kept: it fails on opening, so that it ends up
+    in the ledger like any other unusable file (of lists they are counted here: `media.missing`); an argument whose
+    folder does not exist, or that has no ending of its kind, is a mistyped one (UserError). No video has the name of an
     image; `id_mode` names the images, see `media.naming`. `image_dir` is what paths in `file_with_image_paths` are
     relative to, else the current folder. `shard="i/n"` takes every n-th item of each kind from the i-th on.
 
@@ -59,7 +60,7 @@ def find_inputs(
         annotations=annotations,
     )
     _check_image_options(image_paths, image_list, image_dir, id_mode)
-    videos = _each_once(_found("video", video_paths, video_list, VIDEO_SUFFIXES))
+    videos = each_once("video", _found("video", video_paths, video_list, VIDEO_SUFFIXES))
     if id_mode == "column":
         assert image_list is not None
         images, ids = _found_with_ids(Path(image_list), image_dir or "")
@@ -67,7 +68,7 @@ def find_inputs(
         images = _found("image", image_paths, image_list, image_suffixes(), image_dir or "")
         ids = [coco_id(each) for each in images] if id_mode == "coco_int" else None
     if ids is None:
-        images = _each_once(images)
+        images = each_once("image", images)
         named = kept_apart([*videos, *images], [*stem_names(videos), *stem_names(images)])
         found = {"video": named[: len(videos)], "image": named[len(videos) :]}
     else:
@@ -146,6 +147,7 @@ def _found(
     for one in given:
         if not isinstance(one, str | os.PathLike):
             raise UserError(f"{keys[0]}={one}: expected a path, or a list of paths")
+        _refuse_mistyped(keys[0], os.fspath(one), suffixes)
     found = [each for one in given for each in _expand(os.fspath(one), suffixes, keys[0], kind)]
     if not found:
         raise UserError(f"{keys[0]} is empty: expected at least one {kind}")
@@ -241,8 +243,21 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), part) if part.isascii() and part.isdigit() else (1, 0, part) for part in parts]
 
 
-def _each_once(found: Iterable[Found]) -> list[Found]:
-    found, first = list(found), {}
-    for each, real in zip(found, real_paths(found), strict=True):
-        first.setdefault(real, each)
-    return list(first.values())
+def _refuse_mistyped(key: str, given: str, suffixes: frozenset[str]) -> None:
+    """UserError for an argument that is not there and cannot be one file that happens to be missing."""
+    path = given if os.path.lexists(given) else os.path.expanduser(given)
+    if os.path.lexists(path) or glob.has_magic(given) or not given.strip():
+        return
+    missing = path.rstrip("/")
+    if Path(path).suffix.lower() in suffixes:
+        missing = os.path.dirname(path)
+        if not missing or os.path.lexists(missing):
+            return
+    while (parent := os.path.dirname(missing)) and not os.path.lexists(parent):
+        missing = parent
+    try:
+        beside = os.listdir(os.path.dirname(missing) or os.curdir)
+    except (OSError, ValueError):
+        beside = []
+    hint = did_you_mean(os.path.basename(missing), beside)
+    raise UserError(f"{key}={given[:200]}: no file or folder {missing[:200]}; {hint}nothing was done")

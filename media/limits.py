@@ -17,6 +17,9 @@ _KINDS = {
 }
 
 
+FEWER = "ask for fewer, or raise it"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """What one file may ask for, each under the name of the key that raises it.
@@ -77,7 +80,7 @@ class Limits:
     def check_rows(self, name: object, num_rows: int) -> None:
         """MediaError for a video that asks for too many rows."""
         if num_rows > self.max_rows:
-            raise MediaError(f"{name}: asks for {num_rows} rows, more than max_rows={self.max_rows} allows")
+            raise MediaError(f"{name}: asks for {num_rows} rows, more than max_rows={self.max_rows} allows: {FEWER}")
 
 
 DEFAULT_LIMITS = Limits()

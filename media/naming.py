@@ -6,6 +6,7 @@ Those of images follow `id_mode`, as data sets number them:
 - `column`: the first column of a list with lines "id, path", as NoCaps has it.
 """
 
+import logging
 import os
 import re
 import unicodedata
@@ -14,8 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from utils.errors import UserError
+from utils.errors import UserError, some
 from utils.types import Item
+
+logger = logging.getLogger(__name__)
 
 IdMode = Literal["stem", "coco_int", "column"]
 
@@ -40,6 +43,23 @@ def real_paths(found: Sequence[Found]) -> list[str]:
     """By what a file is recognised again, whatever links lead to it; a name no file can have stays as it is."""
     folders: dict[str, str] = {}
     return [_real_path(os.fspath(each.path), folders) for each in found]
+
+
+def each_once(kind: str, found: Sequence[Found]) -> list[Found]:
+    """One line for all that name a file again: fewer results than names would else be a riddle."""
+    first: dict[str, Found] = {}
+    again = []
+    for each, real in zip(found, real_paths(found), strict=True):
+        if (earlier := first.setdefault(real, each)) is not each:
+            again.append(f"{each.path}{'' if each.path == earlier.path else f' is {earlier.path}'}")
+    _tell_of(again, kind, len(found))
+    return list(first.values())
+
+
+def _tell_of(again: Sequence[str], kind: str, total: int) -> None:
+    if again:
+        how = "named twice, or by a symbolic link, and done once"
+        logger.warning("%d of %d %ss are %s: %s", len(again), total, kind, how, some(again))
 
 
 def kept_apart(found: Sequence[Found], names: Sequence[str], taken: Sequence[str] = ()) -> list[Item]:
@@ -117,10 +137,14 @@ def id_and_path(line: str, where: str) -> tuple[str, str]:
 def with_ids(found: Sequence[Found], ids: Sequence[str]) -> list[Item]:
     """A file once under each of its ids. UserError where two files have the same."""
     first: dict[str, tuple[str, Item]] = {}
+    again = []
     for each, name, real in zip(found, ids, real_paths(found), strict=True):
+        if folded(name) in first:
+            again.append(str(each.path))
         other_real, other = first.setdefault(folded(name), (real, Item(each.path, name)))
         if other_real != real:
             raise UserError(
                 f"{each.where}two images with the id {name}: {other.path} and {each.path}; use id_mode=stem"
             )
+    _tell_of(again, "image", len(found))
     return [item for _, item in first.values()]

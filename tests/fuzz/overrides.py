@@ -26,6 +26,7 @@ _LEFT_ALONE = frozenset(
     {"download_root", "offline", "feature_type", "pretrained", "compile", "max_steps", "epochs", "evaluators", "data"}
     | {"experiment", "caption_data", "caption_experiment", "vision", "text", "captioner", "workers", "accumulation"}
 )
+_EVIL = "{_target_: os.mkdir, path: evil}"
 _VALUES = (
     *(
         "null",
@@ -58,6 +59,7 @@ _VALUES = (
         "print",
         "save_numpy",
     ),
+    *(_EVIL, f"[{_EVIL}]", f"[a, {{b: {_EVIL}}}]", "a ${b} c", "${x}.jpg", "\\${x}"),
     *("'", '"', "[", "}", "\\", "%s", "*.jpg", "file:///etc/passwd", "http://0.0.0.0/x.mp4", "_target_", "-", "--"),
 )
 _KEY_WOUNDS = ("{}.x", "+{}", "~{}", "++{}", "{}@x", "{}x", "--{}", "/{}", "{}.0")
@@ -76,6 +78,9 @@ class Cases:
             "train": jobs["train"].arguments,
             "caption_train": jobs["caption_train"].arguments,
             "search": ("--config-name", "search", *small, images, "query=a cat", "top=1", f"output_path={OUT}/x.png"),
+            "plan": ("--config-name", "plan", *small, images, "probe_seconds=0"),
+            "verify": ("--config-name", "verify", "input_path=."),
+            "evaluate": ("--config-name", "evaluate", *small, "num_scenes=4", f"output_path={OUT}"),
             "caption": ("--config-name", "caption", *small[1:], images, "max_words=3", "beam_size=2"),
         }
         self._given = {job: words for job, words in given.items() if not jobs_wanted or job in jobs_wanted}
@@ -99,9 +104,12 @@ class Cases:
         folder = self._home / f"case{number}"
         folder.mkdir()
         ended = run([*self._given[job], *words], folder, memory_bytes=6 << 30)
+        called = (folder / "evil").exists()
         shutil.rmtree(folder)
         lines = [line for line in ended.output.splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("error: ")]
+        if called:
+            return "violation: a value was called", ended.output
         if "Traceback" in ended.output:
             return f"violation: traceback: {lines[-1][:200]}", ended.output
         if "HYDRA_FULL_ERROR" in ended.output:

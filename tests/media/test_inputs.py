@@ -350,3 +350,48 @@ def test_listed_files_that_are_not_there_are_counted(tmp_path: Path, caplog: pyt
     (tmp_path / "here.jpg").unlink()
     with pytest.raises(UserError, match=f"none of its 23 images is there, .*relative to image_dir={tmp_path}$"):
         find_inputs(**given)
+
+
+def test_what_names_a_file_again_is_told_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(8):
+        (tmp_path / f"{number}.jpg").touch()
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "3.jpg")
+    found = find_inputs(image_paths=[str(tmp_path), str(tmp_path / "0.jpg")])
+    assert len(found["image"]) == 8
+    assert [each.getMessage() for each in caplog.records] == [
+        "2 of 10 images are named twice, or by a symbolic link, and done once: "
+        f"{tmp_path / 'link.jpg'} is {tmp_path / '3.jpg'}, {tmp_path / '0.jpg'}"
+    ]
+    caplog.clear()
+    listed = tmp_path / "list.txt"
+    listed.write_text("a, 0.jpg\nb, 1.jpg\na, 0.jpg\n")
+    find_inputs(file_with_image_paths=listed, image_dir=tmp_path, id_mode="column")
+    assert len(caplog.records) == 1
+    caplog.clear()
+    find_inputs(image_paths=str(tmp_path / "[0-7].jpg"))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("photo", r"image_paths=photo: no file or folder photo; did you mean photos\? nothing was done"),
+        ("photo/a.jpg", r"image_paths=photo/a.jpg: no file or folder photo; did you mean photos\?"),
+        ("photos/sub/", r"image_paths=photos/sub/: no file or folder photos/sub; nothing"),
+        ("x/y/z/a.jpg", "no file or folder x; "),
+        (["photos", "photoss"], r"image_paths=photoss: no file or folder photoss; did you mean photos\?"),
+        ("photos/a.mp3", r"no file or folder photos/a.mp3; did you mean a.jpg\?"),
+    ],
+)
+def test_a_mistyped_folder_ends_the_run(
+    given: str | list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    with pytest.raises(UserError, match=message):
+        find_inputs(image_paths=given)
+    missing = find_inputs(image_paths=["photos", "photos/b.jpg", "c.jpg"])
+    assert [item.path.name for item in missing["image"]] == ["a.jpg", "b.jpg", "c.jpg"]
+    (tmp_path / "list.txt").write_text("photo/a.jpg\nphotos/a.jpg\n")
+    assert len(find_inputs(file_with_image_paths="list.txt")["image"]) == 2

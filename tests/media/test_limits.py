@@ -228,11 +228,23 @@ def test_stamps_that_leap(tmp_path: Path) -> None:
 def test_too_many_rows(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "clip.mp4", 50)
     for sampler, asked in ((AtFps(Fraction(1_000_000)), 2_000_000), (EveryFrame(), 50)):
-        wrong = f"asks for {asked} rows, more than max_rows=40 allows"
+        wrong = f"asks for {asked} rows, more than max_rows=40 allows: ask for fewer, or raise it"
         assert read_rows(path, sampler, Limits(max_rows=40)) == (0, wrong)
     assert read_rows(path, EveryFrame(), Limits(max_rows=50)) == (50, "")
     with pytest.raises(UserError, match="extraction_total=41: more than max_rows=40 allows"):
         FrameOptions(extraction_total=41, limits=Limits(max_rows=40))
+
+
+def test_a_header_that_promises_millions_of_frames_is_not_believed(tmp_path: Path) -> None:
+    """Neither refused nor waited for: what the packets hold counts, and what is asked of them is told in rows."""
+    path = make_clip(tmp_path / "x.avi", 100, codec="mpeg4", options={"qmin": "1", "qmax": "1"})
+    data = path.read_bytes()
+    at = data.index(b"strh") + 8 + 32
+    assert struct.unpack("<I", data[at : at + 4]) == (100,)
+    path.write_bytes(data[:at] + struct.pack("<I", 50_000_000) + data[at + 4 :])
+    assert [read_rows(path, sampler)[0] for sampler in (EveryFrame(), AtFps(Fraction(1)), Total(5))] == [100, 4, 5]
+    wrong = "asks for 4000000000 rows, more than max_rows=10000000 allows: ask for fewer, or raise it"
+    assert read_rows(path, AtFps(Fraction(10**9))) == (0, wrong)
 
 
 @pytest.mark.parametrize("key", ["max_frame_megapixels", "max_animation_megapixels", "max_video_hours", "max_rows"])

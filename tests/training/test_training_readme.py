@@ -1,4 +1,4 @@
-"""Commands and keys in training/README.md are those of the jobs, in the tables for those who come from elsewhere, too."""
+"""Commands and keys in training/README.md are those of the jobs, in its tables for those who come from elsewhere, too."""
 
 import re
 import shlex
