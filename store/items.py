@@ -211,7 +211,8 @@ class Store:
                 for problem in gather(form, self.path, folder, self._locks, shared=self._shared):
                     ledger.add(Item(self._archive(folder, form), folder), "failed", reason=str(problem))
             home = self._home(folder)
-            remove_leftovers(home, below=True)
+            # All that lies below is ours, but not below `output_path` itself, which may be anybody's folder.
+            remove_leftovers(home, below=home != self.path)
             if home != self.path:
                 remove_leftovers(home.parent)  # those of the folder's one file
             remove_forgotten(home, f"{self._records.place(folder)}/{{}}", self._locks)
