@@ -14,7 +14,7 @@ from store.gathering import gather
 from store.ledger import Ledger
 from store.locks import Locks
 from store.parts import PARTS, Parts, part_path, remove_forgotten, remove_part
-from store.places import LOOKED_AT, as_text, at_work_there, check_place, difference, other_settings
+from store.places import LOOKED_AT, as_text, at_work_there, check_place, difference, is_more, other_settings
 from store.provenance import software
 from store.reading import intact
 from store.record import (
@@ -211,7 +211,8 @@ class Store:
                 for problem in gather(form, self.path, folder, self._locks, shared=self._shared):
                     ledger.add(Item(self._archive(folder, form), folder), "failed", reason=str(problem))
             home = self._home(folder)
-            remove_leftovers(home, below=True)
+            # All that lies below is ours, but not below `output_path` itself, which may be anybody's folder.
+            remove_leftovers(home, below=home != self.path)
             if home != self.path:
                 remove_leftovers(home.parent)  # those of the folder's one file
             remove_forgotten(home, f"{self._records.place(folder)}/{{}}", self._locks)
@@ -238,6 +239,11 @@ class Store:
         if recorded != settings:
             # Once for each kind of change: ten thousand items with the same one would hide everything else.
             changes = setting_changes(recorded, settings)
+            others = {facts["form"] for facts in record.files.values() if "form" in facts}
+            others -= {form.name for form in self.forms}
+            if others and not self._overwrite and is_more(record.settings, settings):
+                files = f"the {', '.join(sorted(others))} files there would be lost"
+                raise other_settings(self._home(folder), f"{changes}; {files}")
             again = "done again, as is every other item with this difference"
             return self._say(f"{item.path}: saved under other settings ({changes}): {again}", about=changes)
         try:

@@ -30,6 +30,11 @@ def difference(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     return "" if _is_in(was, now) or _is_in(now, was) else setting_changes(was, now)
 
 
+def is_more(there: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Whether `asked` is all that is there and more."""
+    return not _is_in({key: value for key, value in asked.items() if key != _OF_ITEMS}, there)
+
+
 def as_text(settings: Mapping[str, Any]) -> str:
     """The same for runs that may fill one folder together."""
     return json.dumps({key: value for key, value in settings.items() if key != _OF_ITEMS}, sort_keys=True)

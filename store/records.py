@@ -58,6 +58,11 @@ class Records:
         return meta.relative_to(self._home).as_posix().removesuffix(META)
 
 
+def records_in(folder: Path) -> Records:
+    """Those of a folder of results, whichever way they were saved."""
+    return Records(folder, flat=(folder / JOURNAL).is_file())
+
+
 def _beside_their_files(folder: Path) -> Iterator[Record]:
     """In the order of the disk, so that 100,000 names need not be read to find one."""
     try:

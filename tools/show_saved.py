@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script
-from store.record import parse_record, read_record
+from store.journal import JOURNAL, Journal
+from store.reading import item_meta
+from store.record import Record, parse_record, read_record
 from utils.plain_files import check_plain, read_plain
 
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, LookupError, RuntimeError)  # of files, and h5py's
@@ -20,20 +22,27 @@ _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, LookupError
 
 def show(output_path: Path) -> None:
     metas = sorted(output_path.rglob("*_meta.json"))
-    archives = sorted(output_path.rglob("*.h5"))
+    archives = sorted([*output_path.rglob("*.h5"), *output_path.rglob(JOURNAL)])
     if not metas and not archives:
         sys.exit(f"error: {output_path}: no saved features in this folder (on_extraction=save_numpy saves them)")
     for path in (*archives, *metas):
         try:
-            _show_hdf5(path) if path.suffix == ".h5" else _show_item(path)
+            if path.name == JOURNAL:
+                _show_journal(path)
+            else:
+                _show_hdf5(path) if path.suffix == ".h5" else _show_item(path, read_record(path))
         except BrokenPipeError:
             raise
         except _DAMAGE as error:
             print(f"\n{path}: cannot be shown: {(str(error) or type(error).__name__).splitlines()[0][:200]}")
 
 
-def _show_item(meta: Path) -> None:
-    record = read_record(meta)
+def _show_journal(journal: Path) -> None:
+    for _, _, record in Journal(journal).records():
+        _show_item(journal if record is None else item_meta(journal, record), record)
+
+
+def _show_item(meta: Path, record: Record | None) -> None:
     if record is None:
         raise ValueError("damaged, or of another format")
     print(f"\n{meta.parent / record.item.split('/')[-1]}")

@@ -275,3 +275,15 @@ def test_only_what_failed_is_tried_again(videos: list[str], tmp_path: Path, capl
     everything = Counting()
     run(everything, [SaveNumpy()], [*videos, str(tmp_path / "new.mp4")], tmp_path)
     assert everything.read_items == ["new"]
+
+
+def test_results_of_other_settings_that_the_first_look_missed_stop_the_run(
+    videos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a folder with many, a few are looked at when a run begins."""
+    run(Counting(), [SaveNumpy()], videos[2:], tmp_path)
+    before = {path: path.read_bytes() for path in (tmp_path / "out" / "counting").iterdir()}
+    monkeypatch.setattr("store.places.LOOKED_AT", 0)
+    with pytest.raises(UserError, match=r"holds results of other settings .*version: 1 -> 2.* left undone"):
+        run(Counting(settings={"version": 2}), [SaveNumpy()], videos, tmp_path)
+    assert {path: path.read_bytes() for path in before} == before

@@ -563,6 +563,16 @@ def test_all_forms_at_once_are_one_item_with_one_meta(out: Path, make: Make, mon
     assert reads == [meta_file(out)]
 
 
+def test_more_of_the_same_settings_is_refused_where_it_would_cost_another_form(out: Path, make: Make) -> None:
+    one, both = (make(settings=dict.fromkeys(keys, True)) for keys in (["global"], ["global", "grid"]))
+    Folder(out, SaveNumpy(), SavePickle()).save(one)
+    message = r"grid: \(not set\) -> true; the pickle files there would be lost"
+    with pytest.raises(UserError, match=message):
+        Folder(out, SaveNumpy()).done(both)
+    assert not Folder(out, SaveNumpy()).done(both, overwrite=True)
+    assert not Folder(out, SaveNumpy(), SavePickle()).done(both)
+
+
 def test_other_settings_take_the_other_form_away(out: Path, make: Make) -> None:
     features = make()
     numpy, pickled = Folder(out, SaveNumpy()), Folder(out, SavePickle())

@@ -18,7 +18,8 @@ from jaxtyping import Float, Float32
 from media.caption_files import names_of
 from pairs.annotations import AnnotatedImage
 from store.hdf5 import FOLDER, RECORD
-from store.record import META, parse_record, read_record
+from store.record import META, parse_record
+from store.records import records_in
 from utils.errors import UserError, some
 
 _HDF5_ENDINGS = (".h5", ".hdf5")
@@ -77,7 +78,7 @@ EMBEDDING = embedding_kind(None)
 def _feature_type(path: Path) -> str | None:
     """What the extractor noted about the first item in a folder or HDF5 file; None where another tool made it."""
     if path.is_dir():
-        record = next((record for meta in path.rglob(f"*{META}") if (record := read_record(meta))), None)
+        record = next(records_in(path).saved("."), None)
         return record.settings.get("feature_type") if record else None
     try:
         with h5py.File(path, "r") as file:
@@ -104,7 +105,7 @@ class FeatureFolder:
     """
 
     def __init__(self, root: Path, images: Iterable[AnnotatedImage], kind: Kind) -> None:
-        self._root, self._kind = root, kind
+        self._root, self._kind, self._records = root, kind, records_in(root)
         endings = (".npz", *kind.endings)
         # One walk: to ask for each of a hundred thousand files takes minutes on network disks.
         there = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.name.endswith(endings)}
@@ -134,7 +135,7 @@ class FeatureFolder:
         """What the extractor noted about this image's features (model, pixels ...); {} where another tool made them."""
         path = self._root / self._files[image_id]
         ending = next(ending for ending in (".npz", *self._kind.endings) if path.name.endswith(ending))
-        record = read_record(path.with_name(path.name.removesuffix(ending) + META))
+        record = self._records.read(path.with_name(path.name.removesuffix(ending) + META))
         return record.settings if record else {}
 
 
