@@ -10,7 +10,7 @@ from pickle import PickleError
 from typing import Any
 
 from extraction.towers import FoundModel
-from models.hub import NOT_FOUND, cached_first, without_network
+from models.hub import NOT_FOUND, cache_alone, cached_first
 from models.open_clip.model import OpenCLIP
 from models.open_clip.place import CONFIGURATION, HUB, LOCAL, Place, find_place
 from models.open_clip.tokenizer import load_tokenizer, tokenizer_files, tokenizer_source
@@ -124,7 +124,7 @@ def _build(
     options: dict[str, Any] = {} if quick_gelu is None else {"quick_gelu": quick_gelu}
     level = logging.getLogger().level
     try:
-        with warnings.catch_warnings(action="ignore"), without_network():
+        with warnings.catch_warnings(action="ignore"), cache_alone():
             model = open_clip.create_model(
                 name,
                 pretrained,
