@@ -1,8 +1,4 @@
-"""The Hugging Face hub: its cache first, and the network only for what is not there.
-
-What is cached is taken as it is, without asking whether the hub has something newer: a run gives today what it gave
-yesterday, and answers at once where there is no network (`huggingface_hub` itself tries for 24 seconds a file).
-"""
+"""The Hugging Face hub: asked once whether it answers, as its own library tries for minutes where it does not."""
 
 import os
 import urllib.error
@@ -14,32 +10,37 @@ from ssl import SSLError
 from typing import TypeVar
 
 T = TypeVar("T")
-_PATIENCE_SECONDS = 5
 NOT_FOUND = (OSError, RuntimeError, ValueError)  # what the libraries raise for what is neither cached nor reached
+_PATIENCE_SECONDS = 5
 
 
 def cached_first(call: Callable[[], T], *, offline: bool, cache: str | None = None) -> T:
-    """`call` in the cache alone, and once more with the network unless `offline`. Raises what `NOT_FOUND` lists.
+    """`call` with the hub's cache alone, and once more with the network unless `offline`. Raises `NOT_FOUND`.
 
-    `cache` is the folder that `call` looks in, for the message; None is the library's own.
+    What is cached is taken as it is, without asking whether the hub has something newer: a run gives today what it
+    gave yesterday, and the network is not needed for it. `cache` is the folder that `call` looks in, for the message;
+    None is the library's own.
     """
-    from huggingface_hub import constants
+    from huggingface_hub import constants  # late: slow to import
 
     where = f"not in the hub's cache ({cache or constants.HF_HUB_CACHE})"
     try:
-        with without_network():
+        with cache_alone():
             return call()
     except NOT_FOUND as error:
         if offline:
             raise OSError(f"{where}, and offline=true: {error}") from error
-    _check_network(where)
+    if constants.HF_HUB_OFFLINE:
+        raise OSError(f"{where}, and HF_HUB_OFFLINE is set")
+    if silence := _silence_of(constants.ENDPOINT):
+        raise OSError(f"{where}, and {constants.ENDPOINT} cannot be reached ({silence})")
     return call()
 
 
 @contextmanager
-def without_network() -> Iterator[None]:
-    """The libraries of the hub see its cache alone."""
-    from huggingface_hub import constants
+def cache_alone() -> Iterator[None]:
+    """Inside, the hub's library and those that use it see its cache alone."""
+    import huggingface_hub.constants as constants  # late: slow to import
 
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
@@ -52,29 +53,24 @@ def without_network() -> Iterator[None]:
 
 
 def cached_files(repository: str, names: tuple[str, ...], cache: str | None) -> tuple[Path, ...]:
-    """Those of a repository's files that are in the cache."""
+    """Those of a repository's files that are in the cache (None: in the hub's own)."""
     from huggingface_hub import try_to_load_from_cache
 
     found = (try_to_load_from_cache(repository, name, cache_dir=cache) for name in names)
     return tuple(Path(each) for each in found if isinstance(each, str) and os.path.isfile(each))
 
 
-def _check_network(where: str) -> None:
-    """OSError where nobody answers at the hub's address. Proxies are those of the environment."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        raise OSError(f"{where}, and HF_HUB_OFFLINE is set")
+def _silence_of(address: str) -> str:
+    """Why nothing answers there, "" if something does. Proxies are those of the environment."""
     try:
-        urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=_PATIENCE_SECONDS)
-    except urllib.error.HTTPError:
-        pass  # an answer, too
+        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=_PATIENCE_SECONDS).close()
+    except urllib.error.HTTPError as error:
+        error.close()  # an answer, too
     except OSError as error:
         reason = getattr(error, "reason", error)
-        if isinstance(reason, SSLError):  # certificates that only the hub's library knows: let it try
-            return
-        told = getattr(reason, "strerror", None) or reason
-        raise OSError(f"{where}, and {constants.ENDPOINT} cannot be reached ({told})") from error
+        if not isinstance(reason, SSLError):  # certificates that only the hub's library knows: let it try
+            return str(getattr(reason, "strerror", None) or reason)
+    return ""
 
 
 def _forget_sessions() -> None:

@@ -1,4 +1,4 @@
-"""Commands and keys in training/README.md are those of the jobs, in its tables for those who come from elsewhere, too."""
+"""Commands and keys in training/README.md, also in its tables for those who come from elsewhere, are those of the jobs."""
 
 import re
 import shlex

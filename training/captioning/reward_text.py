@@ -1,8 +1,7 @@
-"""The text side of a model that judges captions: it is looked at, never trained."""
+"""The text tower of a model of any family that judges captions: it is looked at, never trained."""
 
-from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,33 +13,27 @@ from extraction.towers import ImageTextModel, LoadedModel
 from models.clip.model import CLIP
 from models.clip.weights import weights_sha256
 from models.clip_s import prefixed
-from models.load import ModelChoice, load
+from models.load import ModelChoice, choice_of, load
 from utils.errors import UserError, check_text
 
 
-class JudgeText(Protocol):
-    """What is asked of it: a part of `extraction.towers.TextTower`."""
+class JudgingText(Protocol):
+    """Of `extraction.towers.TextTower` what judging takes."""
 
     def tokenize(self, texts: list[str], *, truncate: bool = False) -> Int[Tensor, "b t"]: ...
 
-    def pooled(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b c"]: ...
+    def pooled(self, tokens: Int[Tensor, "b t"], /) -> Float[Tensor, "b c"]: ...
 
-    def project(self, pooled: Float[Tensor, "b c"]) -> Float[Tensor, "b e"]: ...
+    def project(self, pooled: Float[Tensor, "b c"], /) -> Float[Tensor, "b e"]: ...
 
-    def to(self, device: torch.device, /) -> object: ...
+    def to(self, device: torch.device, /) -> Any: ...
 
 
-@dataclass(frozen=True)
-class WholeText:
-    """A model of another family as a judge: its texts' features come in one step, and are taken as they are."""
+class WholeModel:
+    """The texts of a model whose family promises no tower of its own for them: vectors alone."""
 
-    model: ImageTextModel
-
-    def tokenize(self, texts: list[str], *, truncate: bool = False) -> Int[Tensor, "b t"]:
-        return self.model.tokenize(texts, truncate=truncate)
-
-    def pooled(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b c"]:
-        return self.model.encode_text(tokens)
+    def __init__(self, model: ImageTextModel) -> None:
+        self.model, self.tokenize, self.pooled = model, model.tokenize, model.encode_text
 
     def project(self, pooled: Float[Tensor, "b c"]) -> Float[Tensor, "b e"]:
         return pooled
@@ -55,7 +48,7 @@ class FrozenText:
     `text` is a module in evaluation mode that nobody trains.
     """
 
-    def __init__(self, text: JudgeText, *, prefix: str, batch_size: int = 512) -> None:
+    def __init__(self, text: JudgingText, *, prefix: str, batch_size: int = 512) -> None:
         self.prefix, self.text = prefix, text
         self._batch_size = batch_size
         self._device = torch.device("cpu")
@@ -85,30 +78,32 @@ class FrozenText:
 
 def text_model(model_name: str) -> CLIP:
     """A model of `feature_type=clip`, whose text tower is asked for: float32, on the CPU."""
-    model = load(ModelChoice(feature_type="clip", model_name=model_name, device="cpu")).model
+    model = load(ModelChoice(feature_type="clip", model_name=model_name.removeprefix("clip:"), device="cpu")).model
     assert isinstance(model, CLIP)  # this family's only kind
     return model
 
 
 @cache
-def frozen_text(model_name: str, prefix: str, feature_type: str = "clip") -> FrozenText:
-    """The same one for all rewards that ask for it: they share its features."""
+def frozen_text(model_name: str, prefix: str) -> FrozenText:
+    """The same one for all rewards that ask for it: they share its features. `model_name` as `choice_of` has it."""
     check_text("clip_prefix", prefix)
-    if feature_type != "clip":
-        return FrozenText(WholeText(_loaded(model_name, feature_type).model), prefix=prefix)
-    return FrozenText(text_model(model_name).eval().requires_grad_(False).text, prefix=prefix)
-
-
-def judge_sha256(model_name: str, feature_type: str) -> str | None:
-    """Of its weights, as the extractor notes it beside embeddings."""
-    if feature_type == "clip":
-        return weights_sha256(model_name)  # without loading them
-    return _loaded(model_name, feature_type).settings.get("weights_sha256")
+    if choice_of(model_name).feature_type == "clip":
+        return FrozenText(text_model(model_name).eval().requires_grad_(False).text, prefix=prefix)
+    return FrozenText(WholeModel(other_model(model_name).model), prefix=prefix)
 
 
 @cache
-def _loaded(model_name: str, feature_type: str) -> LoadedModel:
-    return load(ModelChoice(feature_type=feature_type, model_name=model_name, device="cpu"))
+def other_model(model_name: str) -> LoadedModel:
+    """Of another family than `clip`, as `open_clip:ViT-B-16:dfn2b`."""
+    return load(choice_of(model_name, device="cpu"))
+
+
+def weights_of(model_name: str) -> str | None:
+    """SHA-256 of a judge's weights, as features of images note it."""
+    choice = choice_of(model_name)
+    if choice.feature_type == "clip":
+        return weights_sha256(str(choice.model_name))
+    return other_model(model_name).settings.get("weights_sha256")
 
 
 def check_width(images: Float[np.ndarray, "n e"], texts: Float[np.ndarray, "m d"], model_name: str) -> None:
