@@ -29,6 +29,9 @@ def test_stored_grids_say_themselves_where_they_come_from():
     for other in ({"resolution_px": 448}, {"weights_sha256": "1" * 64}):
         with pytest.raises(UserError, match="grid_model=tiny grid_resolution=64: the grids are those of RN50"):
             described_grids(FEATURES, noted | other)
+    del noted["resolution_px"]
+    with pytest.raises(UserError, match="the grids are those of RN50 .* at any number of pixels"):
+        described_grids(FEATURES, noted)
 
 
 def test_embeddings_of_another_model_are_refused():
