@@ -30,7 +30,7 @@ def test_stored_grids_say_themselves_where_they_come_from():
         with pytest.raises(UserError, match="grid_model=tiny grid_resolution=64: the grids are those of RN50"):
             described_grids(FEATURES, noted | other)
     del noted["resolution_px"]
-    with pytest.raises(UserError, match="the grids are those of RN50 .* at any number of pixels"):
+    with pytest.raises(UserError, match=r"the grids are those of RN50 .* at any number of pixels"):
         described_grids(FEATURES, noted)
 
 
