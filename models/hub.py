@@ -1,83 +1,95 @@
-"""The Hugging Face hub: its cache first, the network only for what is not there, and none of its code.
-
-What is cached is taken as it is, without asking whether the hub has something newer: a run gives today what it gave
-yesterday, and answers at once where there is no network (`huggingface_hub` itself tries for 24 seconds a file).
-"""
+"""The Hugging Face hub: asked once whether it answers, as its own library tries for minutes where it does not."""
 
 import os
-import socket
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from ssl import SSLError
 from typing import TypeVar
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 T = TypeVar("T")
 NOT_FOUND = (OSError, RuntimeError, ValueError)  # what the libraries raise for what is neither cached nor reached
+_PATIENCE_SECONDS = 5
 
 
 def cached_first(call: Callable[[], T], *, offline: bool) -> T:
-    """`call` in the cache alone, and once more with the network unless `offline`. Raises what `NOT_FOUND` lists."""
+    """`call` with the hub's cache alone, and once more with the network unless `offline`. Raises `NOT_FOUND`.
+
+    What is cached is taken as it is, without asking whether the hub has something newer: a run gives today what it
+    gave yesterday, and the network is not needed for it.
+    """
     try:
-        with without_network():
+        with cache_alone():
             return call()
     except NOT_FOUND as error:
         if offline:
             raise OSError(f"not in the hub's cache, and offline=true: {error}") from error
-    _check_network()
-    with without_code():
+    with hub_or_cache() as silence:
+        if silence:
+            raise OSError(f"not in the hub's cache, and {silence}")
         return call()
 
 
 @contextmanager
-def without_network() -> Iterator[None]:
-    """The libraries of the hub see its cache alone."""
-    from huggingface_hub import constants
+def cache_alone() -> Iterator[None]:
+    """Inside, the hub's library and those that use it see its cache alone."""
+    import huggingface_hub.constants as constants  # late: slow to import
 
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
     _forget_sessions()
     try:
-        with without_code():
-            yield
+        yield
     finally:
         constants.HF_HUB_OFFLINE = before
         _forget_sessions()
 
 
-@contextmanager
-def without_code() -> Iterator[None]:
-    """`transformers` refuses a repository that brings code of its own; else it asks on the terminal, for 15 seconds."""
-    from transformers import dynamic_module_utils
-
-    before = dynamic_module_utils.TIME_OUT_REMOTE_CODE
-    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
-    try:
-        yield
-    finally:
-        dynamic_module_utils.TIME_OUT_REMOTE_CODE = before
-
-
 def cached_files(repository: str, names: tuple[str, ...], cache: str | None) -> tuple[Path, ...]:
-    """Those of a repository's files that are in the cache."""
+    """Those of a repository's files that are in the cache (None: in the hub's own)."""
     from huggingface_hub import try_to_load_from_cache
 
     found = (try_to_load_from_cache(repository, name, cache_dir=cache) for name in names)
     return tuple(Path(each) for each in found if isinstance(each, str) and os.path.isfile(each))
 
 
-def _check_network() -> None:
-    """OSError at once where the hub's name is not known to this machine, which is how most have no network."""
-    from huggingface_hub import constants
+@contextmanager
+def hub_or_cache() -> Iterator[str]:
+    """Inside, where the hub cannot be reached, its library takes what its cache has and fails at once without it.
 
-    if getproxies():
-        return
-    host = urlsplit(constants.ENDPOINT).hostname or ""
+    Yields why it cannot, or "".
+    """
+    import huggingface_hub.constants as constants  # late: slow to import
+
+    before = constants.HF_HUB_OFFLINE
+    reason = "HF_HUB_OFFLINE is set" if before else _silence_of(constants.ENDPOINT)
+    constants.HF_HUB_OFFLINE = bool(reason)  # the environment's variable is read only once, when it is imported
     try:
-        socket.getaddrinfo(host, 443)
+        yield f"{constants.ENDPOINT} cannot be reached ({reason})" if reason else ""
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def cache_folder() -> str:
+    """Where the hub's library keeps what it has fetched."""
+    import huggingface_hub.constants as constants
+
+    return constants.HF_HUB_CACHE
+
+
+def _silence_of(address: str) -> str:
+    """Why nothing answers there, "" if something does. Proxies are those of the environment."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=_PATIENCE_SECONDS).close()
+    except urllib.error.HTTPError as error:
+        error.close()  # an answer, too
     except OSError as error:
-        raise OSError(f"not in the hub's cache, and no network: {host} is not found ({error.strerror})") from error
+        reason = getattr(error, "reason", error)
+        if not isinstance(reason, SSLError):  # certificates that only the hub's library knows: let it try
+            return str(getattr(reason, "strerror", None) or reason)
+    return ""
 
 
 def _forget_sessions() -> None:

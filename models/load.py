@@ -73,10 +73,21 @@ def load(choice: ModelChoice) -> LoadedModel:
     )
 
 
+def choice_of(name: str, **options: Any) -> ModelChoice:
+    """For one key that names a model of any family: `open_clip:<model_name>`; without a family it is one of `clip`."""
+    feature_type, colon, model_name = name.partition(":")
+    if not colon or feature_type not in families():
+        feature_type, model_name = "clip", name
+    return ModelChoice(feature_type=feature_type, model_name=model_name, **options)
+
+
+def families() -> list[str]:
+    return sorted(path.parent.name for place in models.__path__ for path in Path(place).glob("*/family.py"))
+
+
 def family_load(feature_type: str) -> Load:
     """The function `load` of `models/<feature_type>/family.py`."""
-    families = sorted(path.parent.name for place in models.__path__ for path in Path(place).glob("*/family.py"))
-    check_option("feature_type", feature_type, families)
+    check_option("feature_type", feature_type, families())
     return importlib.import_module(f"models.{feature_type}.family").load
 
 

@@ -10,7 +10,7 @@ from pickle import PickleError
 from typing import Any
 
 from extraction.towers import FoundModel
-from models.hub import NOT_FOUND, cached_first, without_network
+from models.hub import NOT_FOUND, cache_alone, cached_first
 from models.open_clip.model import OpenCLIP
 from models.open_clip.place import CONFIGURATION, HUB, LOCAL, Place, find_place
 from models.open_clip.tokenizer import load_tokenizer, tokenizer_files, tokenizer_source
@@ -30,10 +30,11 @@ def load(
     download_root: str | Path | None = None,
     offline: bool = False,
 ) -> FoundModel:
-    """`model_name` is one of `open_clip.list_models()` (ViT-B/32 is understood as ViT-B-32), a folder with
-    open_clip_config.json (or `local-dir:<folder>`), or `hf-hub:<name>`; `pretrained` a tag of it (`laion2b_s34b_b79k`)
-    or the path of a checkpoint, never random weights; `tokenizer_path` a folder, for models whose tokenizer open_clip
-    does not bring along, where it is neither beside the weights nor in the hub's cache.
+    """`model_name` is one of `open_clip.list_models()` (ViT-B/32 is understood as ViT-B-32; `ViT-B-32:openai`, as
+    open_clip writes it, is name and `pretrained` in one), a folder with open_clip_config.json, or `hf-hub:<name>`;
+    `pretrained` a tag (`laion2b_s34b_b79k`) or the path of a checkpoint, never random weights; `tokenizer_path` a
+    folder, for models whose tokenizer open_clip does not bring along, where it is neither beside the weights nor in the
+    hub's cache.
     """
     name, pretrained = _checked_names(model_name, pretrained)
     check_option("activation", activation, [None, "quick_gelu", "gelu"])
@@ -68,6 +69,8 @@ def load(
 def _one_line(problem: str) -> Iterator[None]:
     try:
         yield
+    except UserError:  # says it all
+        raise
     except _ODD_FILES as error:
         raise UserError(f"{problem} ({first_line(error)})") from error
 
@@ -83,7 +86,12 @@ def _checked_names(model_name: str, pretrained: str | None) -> tuple[str, str | 
         if pretrained:
             raise UserError(f"pretrained={pretrained}: {name} brings its own weights; leave pretrained out")
         return name, None
-    name, known = model_name.replace("/", "-"), open_clip.list_models()
+    name, colon, tag = model_name.partition(":")
+    if colon and pretrained is None:
+        pretrained = tag
+    elif colon:
+        raise UserError(f"pretrained={pretrained}: model_name={model_name} has {tag} already; leave one of them out")
+    name, known = name.replace("/", "-"), open_clip.list_models()
     if name not in known and os.path.isdir(folder):
         raise UserError(f"model_name={model_name}: expected {CONFIGURATION} in this folder, found none")
     if name not in known:
@@ -122,7 +130,7 @@ def _build(
     options: dict[str, Any] = {} if quick_gelu is None else {"quick_gelu": quick_gelu}
     level = logging.getLogger().level
     try:
-        with warnings.catch_warnings(action="ignore"), without_network():
+        with warnings.catch_warnings(action="ignore"), cache_alone():
             model = open_clip.create_model(
                 name,
                 pretrained,

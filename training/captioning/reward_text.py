@@ -1,18 +1,45 @@
-"""The text tower of a CLIP model that judges captions: it is looked at, never trained."""
+"""The text tower of a model of any family that judges captions: it is looked at, never trained."""
 
 from functools import cache
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from extraction.towers import TextTower
+from extraction.towers import ImageTextModel, LoadedModel
 from models.clip.model import CLIP
+from models.clip.weights import weights_sha256
 from models.clip_s import prefixed
-from models.load import ModelChoice, load
+from models.load import ModelChoice, choice_of, load
 from utils.errors import UserError, check_text
+
+
+class JudgingText(Protocol):
+    """Of `extraction.towers.TextTower` what judging takes."""
+
+    def tokenize(self, texts: list[str], *, truncate: bool = False) -> Int[Tensor, "b t"]: ...
+
+    def pooled(self, tokens: Int[Tensor, "b t"], /) -> Float[Tensor, "b c"]: ...
+
+    def project(self, pooled: Float[Tensor, "b c"], /) -> Float[Tensor, "b e"]: ...
+
+    def to(self, device: torch.device, /) -> Any: ...
+
+
+class WholeModel:
+    """The texts of a model whose family promises no tower of its own for them: vectors alone."""
+
+    def __init__(self, model: ImageTextModel) -> None:
+        self.model, self.tokenize, self.pooled = model, model.tokenize, model.encode_text
+
+    def project(self, pooled: Float[Tensor, "b c"]) -> Float[Tensor, "b e"]:
+        return pooled
+
+    def to(self, device: torch.device) -> None:
+        self.model.to_precision("fp32", device)
 
 
 class FrozenText:
@@ -21,7 +48,7 @@ class FrozenText:
     `text` is a module in evaluation mode that nobody trains.
     """
 
-    def __init__(self, text: TextTower, *, prefix: str, batch_size: int = 512) -> None:
+    def __init__(self, text: JudgingText, *, prefix: str, batch_size: int = 512) -> None:
         self.prefix, self.text = prefix, text
         self._batch_size = batch_size
         self._device = torch.device("cpu")
@@ -51,16 +78,32 @@ class FrozenText:
 
 def text_model(model_name: str) -> CLIP:
     """A model of `feature_type=clip`, whose text tower is asked for: float32, on the CPU."""
-    model = load(ModelChoice(feature_type="clip", model_name=model_name, device="cpu")).model
+    model = load(ModelChoice(feature_type="clip", model_name=model_name.removeprefix("clip:"), device="cpu")).model
     assert isinstance(model, CLIP)  # this family's only kind
     return model
 
 
 @cache
 def frozen_text(model_name: str, prefix: str) -> FrozenText:
-    """The same one for all rewards that ask for it: they share its features."""
+    """The same one for all rewards that ask for it: they share its features. `model_name` as `choice_of` has it."""
     check_text("clip_prefix", prefix)
-    return FrozenText(text_model(model_name).eval().requires_grad_(False).text, prefix=prefix)
+    if choice_of(model_name).feature_type == "clip":
+        return FrozenText(text_model(model_name).eval().requires_grad_(False).text, prefix=prefix)
+    return FrozenText(WholeModel(other_model(model_name).model), prefix=prefix)
+
+
+@cache
+def other_model(model_name: str) -> LoadedModel:
+    """Of another family than `clip`, as `open_clip:ViT-B-16:dfn2b`."""
+    return load(choice_of(model_name, device="cpu"))
+
+
+def weights_of(model_name: str) -> str | None:
+    """SHA-256 of a judge's weights, as features of images note it."""
+    choice = choice_of(model_name)
+    if choice.feature_type == "clip":
+        return weights_sha256(str(choice.model_name))
+    return other_model(model_name).settings.get("weights_sha256")
 
 
 def check_width(images: Float[np.ndarray, "n e"], texts: Float[np.ndarray, "m d"], model_name: str) -> None:
