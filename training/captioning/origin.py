@@ -22,11 +22,12 @@ def described_grids(features: Mapping[str, Any], noted: Mapping[str, Any]) -> di
     described = dict(features) | {"weights_sha256": known}
     if "weights_sha256" not in noted:
         return described
-    found = (noted["weights_sha256"], noted["resolution_px"])
+    pixels = noted.get("resolution_px", "any number of")  # NaFlex
+    found = (noted["weights_sha256"], pixels)
     if found != (described["weights_sha256"], described["resolution"]):
         raise UserError(
             f"grid_model={features['model_name']} grid_resolution={features['resolution']}: the grids are those of "
-            f"{noted['model_name']} (SHA-256 {noted['weights_sha256']:.8} ...) at {noted['resolution_px']} pixels, as "
+            f"{noted['model_name']} (SHA-256 {noted['weights_sha256']:.8} ...) at {pixels} pixels, as "
             "their files say; give grid_model and grid_resolution so"
         )
     seen = {"grid_pool": noted["grid"]["pool"], "convert_rgb": noted["convert_rgb"]}

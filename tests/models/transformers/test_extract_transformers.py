@@ -15,7 +15,7 @@ from extraction.zero_shot import TextPredictor
 from models.load import ModelChoice, extractor, load
 from tests.helpers.shared_data import ROOT
 from tests.helpers.tiny_transformers import KINDS, write_openai_tokenizer, write_transformers_model
-from utils.errors import MediaError, UserError
+from utils.errors import UserError
 
 SAMPLE = ROOT / "sample"
 PHOTOS, VIDEO = [SAMPLE / "cat.jpg", SAMPLE / "rocket.jpg"], SAMPLE / "v_GGSY1Qvo990.mp4"
@@ -74,16 +74,18 @@ def test_every_kind_of_input(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "int8"])
-def test_other_precisions_stay_near(folder: Path, precision: str) -> None:
-    full, rough = ours(folder), ours(folder, precision=precision, features=["global", "grid"])
-    for exact, half in (
-        (full.extract_image(PHOTOS[0]), rough.extract_image(PHOTOS[0])),
-        (full.extract_texts(TEXTS), rough.extract_texts(TEXTS)),
+def test_naflex_in_other_precisions_stays_near(folders: dict[str, Path], precision: str) -> None:
+    """The others are held to this by `test_contract`."""
+    full, rough = (ours(folders["naflex"], precision=each, features=["global", "grid"]) for each in ("fp32", precision))
+    for exact, half, key in (
+        (full.extract_image(PHOTOS[0]), rough.extract_image(PHOTOS[0]), "transformers"),
+        (full.extract_image(PHOTOS[1]), rough.extract_image(PHOTOS[1]), "grid"),
+        (full.extract_texts(TEXTS), rough.extract_texts(TEXTS), "transformers"),
     ):
-        one, other = exact["transformers"], half["transformers"]
+        one, other = (each[key].reshape(-1, 32) for each in (exact, half))
         assert other.dtype == np.float32
         cosines = (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
-        assert cosines.min() > 0.99
+        assert cosines.min() > 0.98
 
 
 def test_another_resolution(folders: dict[str, Path]) -> None:
@@ -99,11 +101,11 @@ def test_another_resolution(folders: dict[str, Path]) -> None:
 
 
 def test_a_text_that_is_too_long_is_not_cut_silently(folder: Path) -> None:
-    with pytest.raises(MediaError, match=r"tokens, 24 is the most this model takes"):
-        ours(folder).extract_texts(["umbrella " * 30])
     cut = AutoTokenizer.from_pretrained(folder)("umbrella " * 30, truncation=True, max_length=24)["input_ids"]
     model = load(ModelChoice(feature_type="transformers", model_name=str(folder), device="cpu")).model
     assert model.tokenize(["umbrella " * 30], truncate=True)[0].tolist() == cut
+    with pytest.raises(UserError, match=r"tokens, 24 is the most this model takes"):
+        model.tokenize(["a cat", "umbrella " * 30])
 
 
 def test_a_tokenizer_that_hides_padding_does_so(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -1,11 +1,7 @@
 """Where stored features come from: told, noted, and held against each other."""
 
-from pathlib import Path
-
 import pytest
 
-from models.load import ModelChoice, load
-from tests.helpers.tiny_transformers import write_transformers_model
 from tests.helpers.toy_captions import FEATURES
 from training.captioning.origin import check_embeddings, described_grids
 from utils.errors import UserError
@@ -29,6 +25,9 @@ def test_stored_grids_say_themselves_where_they_come_from():
     for other in ({"resolution_px": 448}, {"weights_sha256": "1" * 64}):
         with pytest.raises(UserError, match="grid_model=tiny grid_resolution=64: the grids are those of RN50"):
             described_grids(FEATURES, noted | other)
+    del noted["resolution_px"]
+    with pytest.raises(UserError, match=r"the grids are those of RN50 .* at any number of pixels"):
+        described_grids(FEATURES, noted)
 
 
 def test_embeddings_of_another_model_are_refused():
@@ -36,11 +35,3 @@ def test_embeddings_of_another_model_are_refused():
     check_embeddings("tiny", {"weights_sha256": sha256_of("tiny")})
     with pytest.raises(UserError, match="reward_model=tiny: the embeddings are of ViT-B/32"):
         check_embeddings("tiny", {"weights_sha256": "0" * 64, "model_name": "ViT-B/32"})
-
-
-def test_embeddings_of_another_family(tmp_path: Path):
-    name = str(write_transformers_model(tmp_path / "clip", "clip"))
-    noted = load(ModelChoice(feature_type="transformers", model_name=name, device="cpu")).settings
-    check_embeddings(name, noted, feature_type="transformers")
-    with pytest.raises(UserError, match="the embeddings are of clip"):
-        check_embeddings(name, dict(noted) | {"weights_sha256": "0" * 64}, feature_type="transformers")
