@@ -2,7 +2,12 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv_lowest
 PYTHON ?= python3
+# Another build of PyTorch than the package registry's: `make install TORCH_BACKEND=cpu`, cu126, ..., or auto, which asks
+# the GPU's driver (uv's --torch-backend). It stays chosen until another is; TORCH_BACKEND= goes back.
+CHOSEN := $(shell cat $(VENV)/.torch_backend 2>/dev/null)
+TORCH_BACKEND ?= $(CHOSEN)
 MODEL ?= tiny
 # The ten kinds of photos that the embedded model knows.
 TEXTS ?= [a photo of an airplane, a photo of an automobile, a photo of a bird, a photo of a cat, a photo of a deer, \
@@ -12,7 +17,7 @@ TEXTS ?= [a photo of an airplane, a photo of an automobile, a photo of a bird, a
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format pins
+.PHONY: help install demo test lowest lint format pins
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | awk -F': +' '{printf "make %-8s  %s\n", $$1, $$2}'
@@ -27,6 +32,13 @@ demo: $(VENV)/.installed  ## features of the sample videos, and what is in them 
 test: lint  ## lint, types and the whole test suite
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
+lowest: $(BIN)/uv  ## the whole test suite with the lowest versions that pyproject.toml allows
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(LOWEST)
+	$(BIN)/uv pip compile pyproject.toml --extra dev --resolution lowest-direct --python $(LOWEST)/bin/python --upgrade \
+		--only-binary :all: --no-binary antlr4-python3-runtime --quiet --output-file $(LOWEST)/requirements.txt
+	$(BIN)/uv pip install --python $(LOWEST)/bin/python --requirement $(LOWEST)/requirements.txt
+	$(LOWEST)/bin/python -m pytest -n auto --dist worksteal
+
 lint: $(VENV)/.installed  ## ruff and pyright
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -37,8 +49,8 @@ format: $(VENV)/.installed  ## ruff's formatting and fixes, and the tables of RE
 	$(BIN)/ruff format
 	$(BIN)/python tools/readme_table.py
 
-pins: $(BIN)/uv  ## requirements.txt anew from the lower bounds of pyproject.toml
-	$(BIN)/uv pip compile pyproject.toml --extra dev --resolution lowest-direct --universal --python-version 3.11 \
+pins: $(BIN)/uv  ## requirements.txt anew; what is pinned stays if it can, the rest is the newest
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make pins" \
 		--quiet --output-file requirements.txt
 
@@ -49,6 +61,18 @@ $(BIN)/uv:
 	$(PYTHON) -m venv --without-pip $(VENV)
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --disable-pip-version-check uv
 
+ifneq ($(strip $(TORCH_BACKEND)),$(strip $(CHOSEN)))
+.PHONY: $(VENV)/.installed
+endif
+
 $(VENV)/.installed: requirements.txt | $(BIN)/uv
+ifeq ($(strip $(TORCH_BACKEND)),)
 	$(BIN)/uv pip install --python $(BIN)/python --requirement requirements.txt
+else  # as pinned, but for PyTorch and what belongs to its build
+	cp requirements.txt $(VENV)/requirements.txt
+	$(BIN)/uv pip compile pyproject.toml --extra dev --python $(BIN)/python --torch-backend $(TORCH_BACKEND) \
+		--quiet --output-file $(VENV)/requirements.txt
+	$(BIN)/uv pip install --python $(BIN)/python --torch-backend $(TORCH_BACKEND) --requirement $(VENV)/requirements.txt
+endif
+	@echo $(TORCH_BACKEND) > $(VENV)/.torch_backend
 	@touch $@

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import tomllib
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -20,10 +23,10 @@ def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def lower_bounds(requirements: list[str]) -> dict[str, str]:
-    found = [re.match(r"([\w.-]+)(?:\[\w+\])?>=([\w.]+)", requirement) for requirement in requirements]
-    assert all(found), "every dependency has a lower bound"
-    return {normalized(match[1]): match[2] for match in found if match}
+def bounds(requirements: list[str]) -> dict[str, SpecifierSet]:
+    found = {normalized(each.name): each.specifier for each in map(Requirement, requirements)}
+    assert all(">=" in str(bound) for bound in found.values()), "every dependency has a lower bound"
+    return found
 
 
 def pinned() -> dict[str, set[str]]:
@@ -49,17 +52,27 @@ def text_files() -> list[Path]:
     return [path for path in files if path.is_file() and b"\0" not in path.read_bytes()[:8192]]
 
 
-def test_requirements_pin_the_lower_bounds() -> None:
-    wanted = lower_bounds([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]])
+def test_pins_are_within_the_bounds() -> None:
+    wanted = bounds([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]])
     pins = pinned()
-    assert {name: pins.get(name) for name in wanted} == {name: {version} for name, version in wanted.items()}
+    assert {name for name in wanted if len(pins.get(name, ())) != 1} == set()
+    outside = {name: pins[name] for name, bound in wanted.items() if not all(map(bound.contains, pins[name]))}
+    assert outside == {}
+
+
+def test_an_environment_keeps_its_pytorch() -> None:
+    """The bounds are no copy of the pins: what clusters and Colab have is enough."""
+    kept = {"torch": "2.6.0", "torchvision": "0.21.0", "numpy": "1.26.4", "pillow": "11.3.0", "transformers": "4.57.0"}
+    found = bounds(PROJECT["dependencies"])
+    assert [name for name, version in kept.items() if not found[name].contains(version)] == []
 
 
 def test_conda_pins_the_direct_dependencies() -> None:
     assert CONDA["name"] == "torch_zoo"
     (pip,) = [entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict)]
     found = {normalized(name): version for name, version in (entry.split("==") for entry in pip)}
-    assert found == lower_bounds(PROJECT["dependencies"])
+    pins = pinned()
+    assert found == {name: "".join(pins[name]) for name in bounds(PROJECT["dependencies"])}
     (python,) = [entry for entry in CONDA["dependencies"] if str(entry).startswith("python=")]
     assert PROJECT["requires-python"] == python.replace("=", ">=").removeprefix("python")
 
@@ -75,7 +88,28 @@ def test_continuous_integration_runs_make_test() -> None:
     assert "set -euo pipefail" in script.read_text(encoding="utf-8")
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
     assert script.read_text(encoding="utf-8").rstrip().endswith("make test")
-    assert workflow["jobs"]["test"]["steps"][-1] == {"run": "make test"}
+    job = workflow["jobs"]["test"]
+    assert job["steps"][-1] == {"run": "make ${{ matrix.target }}"}
+    assert job["strategy"]["matrix"]["target"] == ["test", "lowest"]
+    assert ">=" + job["strategy"]["matrix"]["python"][0] == PROJECT["requires-python"]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_another_build_of_pytorch_is_asked_for_by_its_name(tmp_path: Path) -> None:
+    def plan(*words: str) -> str:
+        command = ["make", "-n", "install", f"VENV={tmp_path}", *words]
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "TORCH_BACKEND"))}
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+
+    pinned_ones = "--requirement requirements.txt"
+    assert pinned_ones in plan()
+    assert "--torch-backend" not in plan()
+    assert plan("TORCH_BACKEND=cu126").count("--torch-backend cu126") == 2
+    for name in ("bin/uv", ".torch_backend", ".installed"):  # as if that had been done
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("cu126\n" if name == ".torch_backend" else "")
+    assert "pip install" not in plan() + plan("TORCH_BACKEND=cu126")
+    assert pinned_ones in plan("TORCH_BACKEND=")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def learn_vocabulary(captions: Iterable[str], *, size: int, lowercase: bool) -> 
     from tokenizers import BertWordPieceTokenizer
 
     captions, tokenizer = list(captions), BertWordPieceTokenizer(lowercase=lowercase)
-    counts = Counter("".join("".join(map(tokenizer.normalize, captions)).split()))
+    counts = Counter("".join("".join(map(tokenizer.normalizer.normalize_str, captions)).split()))
     frequent = sorted(sorted(counts), key=lambda character: -counts[character])[:MAX_ALPHABET]
     given = [*SPECIAL, *sorted(frequent), *sorted(CONTINUED + character for character in frequent)]
     tokenizer.train_from_iterator(
