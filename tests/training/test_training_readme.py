@@ -1,4 +1,4 @@
-"""Commands and keys in training/README.md, also in its tables for those who come from elsewhere, are those of the jobs."""
+"""Commands and keys of training/README.md are those of the jobs, also in its tables for who comes from elsewhere."""
 
 import re
 import shlex
