@@ -9,6 +9,8 @@ from pathlib import Path
 from ssl import SSLError
 from typing import TypeVar
 
+from utils.errors import UserError
+
 T = TypeVar("T")
 NOT_FOUND = (OSError, RuntimeError, ValueError)  # what the libraries raise for what is neither cached nor reached
 _PATIENCE_SECONDS = 5
@@ -27,6 +29,8 @@ def cached_first(call: Callable[[], T], *, offline: bool, cache: str | None = No
     try:
         with cache_alone():
             return call()
+    except UserError:
+        raise
     except NOT_FOUND as error:
         if offline:
             raise OSError(f"{where}, and offline=true: {error}") from error
