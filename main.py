@@ -2,11 +2,13 @@
 
 import os
 import sys
+import warnings
 
 from utils.signals import exit_status, listen, stoppable
 
 if __name__ == "__main__":  # before the imports that take seconds
     listen()
+    warnings.filterwarnings("ignore", "CUDA initialization", UserWarning)  # told in one line: see `usable_device`
 
 # Before PyTorch is loaded: its threads would spin while they wait, and starve the decoder's.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -14,15 +16,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import importlib
 
 import hydra
-from hydra.errors import InstantiationException
-from hydra.utils import call
-from omegaconf import DictConfig
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
+from utils.build import build
 from utils.command_line import CONFIGS
 from utils.errors import UserError, first_line, user_error_in
+from utils.help_page import help_page, is_asked
 from utils.hydra_arguments import for_hydra
-from utils.streams import open_all
+from utils.streams import open_all, stdout_is_gone
 
 STOPPED_BY_SIGNAL = 128  # and more: that of a run which a signal has stopped
 statuses = [0]  # of all runs: with -m there are several
@@ -37,17 +39,20 @@ def main(config: DictConfig) -> None:
     try:
         importlib.import_module(config.job._target_.rpartition(".")[0])  # takes seconds: see `utils.signals`
         with stoppable():
-            status = call(config.job, _convert_="all")
-    except (UserError, OSError, InstantiationException) as error:
-        sys.exit(f"error: {user_error_in(error)}")
-    except MissingMandatoryValue as error:  # `query: ???` in the job's file
-        key = str(error.full_key).rpartition(".")[2]
+            status = build(OmegaConf.to_container(config.job, resolve=True, throw_on_missing=True))
+            sys.stdout.flush()
+    except BrokenPipeError as error:
+        stdout_is_gone(error, saving=False)
+    except (MissingMandatoryValue, InterpolationToMissingValueError) as error:  # `query: ???` in the job's file
+        key = first_line(error).rpartition(": ")[2]
         sys.exit(f"error: {key}: this job needs it; give {key}=...")
-    except OmegaConfBaseException as error:  # `${...}` that leads nowhere
+    except OmegaConfBaseException as error:  # `${...}` in a file that leads nowhere
         sys.exit(f"error: {first_line(error)}")
     except KeyboardInterrupt as stop:  # of a job, or a moment of one, that has no account of its own
         print(f"\nstopped ({stop}): nothing half written is left, the same command does the rest", file=sys.stderr)
         sys.exit(exit_status(stop))
+    except Exception as error:
+        sys.exit(f"error: {user_error_in(error)}")
     if status >= STOPPED_BY_SIGNAL:
         sys.exit(status)
     statuses.append(status)
@@ -60,6 +65,9 @@ if __name__ == "__main__":
     except OSError as error:
         sys.exit(f"error: the current folder is gone or closed ({error.strerror}): go to another one")
     try:
+        if is_asked(sys.argv[1:]):
+            print(help_page(sys.argv[1:]), end="")
+            sys.exit()
         sys.argv[1:] = for_hydra(sys.argv[1:])
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -73,6 +73,8 @@ def plan(
     output_path: str | Path = "./output",
     readers: ReaderOptions = THREADS,
     retry_failed: bool = False,
+    overwrite: bool = False,
+    flat: bool = False,
     probe_seconds: float = 10,
     report: str | None = None,
     **__: Any,  # what else a run is given does not change what it takes
@@ -84,7 +86,9 @@ def plan(
     ledger = Path(output_path) / "ledger.jsonl" if forms else None
     history = look_back(ledger, [stream.folder for stream in streams.values()], retry_failed=retry_failed)
     inputs = history.still_missing(inputs) if retry_failed else inputs
-    store, place = Store(output_path, forms), _nearest_folder(Path(output_path))
+    store, place = Store(output_path, forms, overwrite=overwrite, flat=flat), _nearest_folder(Path(output_path))
+    for kind, stream in streams.items():
+        store.check_place(stream.folder, kind, plain(stream.settings))
     shares: dict[str, Share] = {}
     for kind, items in inputs.items():
         looks = list(_looks(kind, items, streams[kind], store, history))

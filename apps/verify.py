@@ -19,6 +19,7 @@ from store.checks import WARNINGS, Finding
 from store.files import atomic_write, encode, remove
 from store.forms import Form
 from store.inventory import Inventory, common_findings, stray_findings, take_inventory
+from store.journal import JOURNAL, Journal
 from store.locks import remove_left
 from store.record import META, Record
 from store.verify import Checked, check, source_is_there
@@ -143,6 +144,10 @@ def _queue(bad: Checked) -> bool:
     if not source_is_there(bad.source):
         print(f"kept: {bad.path}: its source is not there to do it again")
         return False
+    if bad.path.name == JOURNAL:
+        Journal(bad.path).remove(bad.item)
+        print(f"removed: {bad.item} from {bad.path}")
+        return True
     if not bad.path.name.endswith(META):
         print(f"kept: {bad.path}: {bad.item}: what is damaged in it is done again; for other faults move it away")
         return any(finding.kind in ("damaged file", "changed source") for finding in bad.findings)

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from extraction.encoder import Encoder
-from extraction.preprocess import Preprocess
+from extraction.preprocess import Preparation, preparation_for
 from models.load import ModelChoice, load
 from pairs.picture_folders import OpenImage
 from utils.errors import UserError, check_count
 from utils.progress_bar import progress_bar
 
 _READERS = 2
+_OF_PICTURES = ("resolution_px", "max_patches", "resize")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Subject:
     """
 
     encoder: Encoder
-    preprocess: Preprocess
+    preprocess: Preparation
     batch_size: int
     facts: dict[str, Any]
     folder: str = ""
@@ -38,7 +38,7 @@ class Subject:
         """Pictures go the exact way: results are compared across papers."""
         check_count("batch_size", batch_size)
         loaded = load(model)
-        preprocess = Preprocess.of(loaded.model.visual)
+        preprocess = preparation_for(loaded.model.visual)
         parameters = sum(each.numel() for each in loaded.model.parameters())
         encoder = Encoder(loaded.model, device=loaded.device, precision=loaded.precision)
         facts = {
@@ -47,8 +47,8 @@ class Subject:
             "parameters": parameters,
             "precision": encoder.precision,
             "device": str(encoder.device),
-            "resolution_px": preprocess.resolution,
-            "resize": preprocess.resize,
+            **{key: value for key, value in preprocess.settings().items() if key in _OF_PICTURES},
+            "licence": loaded.licence or "not stated",
         }
         return cls(encoder, preprocess, batch_size, facts, loaded.name)
 
@@ -66,7 +66,7 @@ class Subject:
             ahead = read(0)
             for start in range(size, len(images) + size, size):
                 batch, ahead = ahead, read(start)
-                features.append(self.encoder.images(torch.stack([pixels.result() for pixels in batch])))
+                features.append(self.encoder.images([pixels.result() for pixels in batch]))
                 bar.update(len(batch))
         return _checked(np.concatenate(features))
 
@@ -77,8 +77,8 @@ class Subject:
         features = _checked(self.encoder.texts(different, truncate=True))
         return features[[row[text] for text in texts]]
 
-    def _pixels(self, image: OpenImage) -> UInt8[Tensor, "3 n n"]:
-        return self.preprocess.pixels(image())
+    def _pixels(self, image: OpenImage) -> UInt8[Tensor, "3 h w"]:
+        return self.preprocess.image(image())
 
 
 def unit_rows(features: Float[np.ndarray, "n e"]) -> Float[np.ndarray, "n e"]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from extraction.memory import Pieces
 from extraction.precision import Precision, resolve
 from extraction.preprocess import normalize
-from extraction.towers import ImageTextModel, ImageTower
+from extraction.towers import AnyShapeTower, ImageTextModel, ImageTower
 from utils.errors import UserError, check_option
 
 FEATURES = ("global", "grid")
@@ -34,14 +35,14 @@ class Encoder:
         self.model = model
         self._pieces, self._text_pieces = Pieces(device), Pieces(device)
 
-    def images(self, pixels: UInt8[Tensor, "b 3 n n"]) -> Float[np.ndarray, "b e"]:
+    def images(self, pixels: UInt8[Tensor, "b 3 n n"] | Sequence[UInt8[Tensor, "3 _ _"]]) -> Float[np.ndarray, "b e"]:
         """The global features alone."""
         return self.features(pixels)["global"]
 
     @torch.inference_mode()
     def features(
         self,
-        pixels: UInt8[Tensor, "b 3 n n"] | Sequence[UInt8[Tensor, "3 n n"]],
+        pixels: UInt8[Tensor, "b 3 n n"] | Sequence[UInt8[Tensor, "3 _ _"]],
         *,
         wanted: Sequence[str] = ("global",),
         grid_pool: int = 1,
@@ -50,16 +51,22 @@ class Encoder:
 
         The grid is row-major, averaged over windows of `grid_pool` x `grid_pool` patches; what does not fill a window
         is left out (7 x 7 pooled by 2 is 3 x 3). What does not fit the device's memory is encoded in `Pieces`.
+
+        With an `AnyShapeTower` all grids are filled up with zeros to the largest there can be, and "grid_shape" (b, 2)
+        tells how many rows and columns each has, 0 of them where a window is larger.
         """
         if unknown := [name for name in wanted if name not in FEATURES]:
             check_option("features", unknown[0], FEATURES)
         if "grid" in wanted:
             grid_shape(self.model.visual, grid_pool)
-        batch = pixels if isinstance(pixels, Tensor) else torch.stack(list(pixels))
+        alike = isinstance(pixels, Tensor) or isinstance(self.model.visual, AnyShapeTower)
+        batch = pixels if alike else torch.stack(list(pixels))
         return self._pieces(partial(self._features, wanted=wanted, grid_pool=grid_pool), batch)
 
-    def _features(self, batch: Tensor, wanted: Sequence[str], grid_pool: int) -> dict[str, np.ndarray]:
+    def _features(self, batch: Any, wanted: Sequence[str], grid_pool: int) -> dict[str, np.ndarray]:
         visual = self.model.visual
+        if isinstance(visual, AnyShapeTower):
+            return self._of_any_shape(visual, batch, wanted, grid_pool)
         images = normalize(batch.to(self.device, non_blocking=True), visual.mean, visual.std)
         if "grid" not in wanted:  # the model's own word: a tower may have no trunk, a model do more (CoCa normalises)
             found = {"global": self.model.encode_image(images)}
@@ -70,6 +77,22 @@ class Encoder:
             if "global" in wanted:
                 found["global"] = visual.head(outputs)
         return {name: values.float().cpu().numpy() for name, values in found.items()}
+
+    def _of_any_shape(
+        self, tower: AnyShapeTower, batch: Sequence[Tensor], wanted: Sequence[str], grid_pool: int
+    ) -> dict[str, np.ndarray]:
+        mean, std = self.model.visual.mean, self.model.visual.std
+        images = [normalize(picture.unsqueeze(0).to(self.device), mean, std)[0] for picture in batch]
+        outputs, found = tower.trunk(images), {}
+        if "grid" in wanted:
+            maps = [_pooled(each.float(), grid_pool) for each in tower.grid(outputs)]
+            rows = np.zeros((len(maps), tower.max_patches // grid_pool**2, maps[0].shape[0]), np.float32)
+            for row, each in zip(rows, maps, strict=True):
+                row[: each[0].numel()] = each.flatten(1).T.cpu().numpy()
+            found |= {"grid": rows, "grid_shape": np.array([each.shape[1:] for each in maps], np.int64)}
+        if "global" in wanted:
+            found["global"] = tower.head(outputs).float().cpu().numpy()
+        return found
 
     def texts(self, texts: list[str], *, batch_size: int = 256, truncate: bool = False) -> Float[np.ndarray, "n e"]:
         tokens = self.model.tokenize(texts, truncate=truncate)
@@ -86,6 +109,14 @@ class Encoder:
             return {"": self.model.encode_text(part.to(self.device)).float().cpu().numpy()}
 
         return self._text_pieces(compute, tokens)[""]
+
+
+def _pooled(grid: Float[Tensor, "c i j"], grid_pool: int) -> Float[Tensor, "c _ _"]:
+    """Empty where the grid is smaller than a window."""
+    c, i, j = grid.shape
+    if grid_pool > min(i, j):
+        return grid.new_empty(c, i // grid_pool, j // grid_pool)
+    return F.avg_pool2d(grid, grid_pool)
 
 
 def grid_shape(visual: ImageTower, grid_pool: int = 1) -> tuple[int, int]:

@@ -39,7 +39,7 @@ class FeatureExtractor:
         check_count("batch_size", batch_size)
         frames, pictures = frames or FrameOptions(), pictures or PictureOptions()
         features = features or FeatureOptions()
-        self.batch_size, self.on_error, self.folder = batch_size, frames.on_error, model.folder
+        self.batch_size, self.on_error, self.folder = batch_size, frames.on_error, preset_folder(model, features.preset)
         visual = model.model.visual
         grid = grid_shape(visual, features.grid_pool) if "grid" in features.wanted else None
         check_preset(
@@ -91,6 +91,14 @@ class FeatureExtractor:
         for each in self.shows:
             each.show(features)
         return features.arrays
+
+
+def preset_folder(model: LoadedModel, preset: Mapping[str, Any] | None) -> str:
+    """ "clip/ViT-B_32_448": where results stand; behind the name of the weights where they are not the preset's own."""
+    if preset is None:
+        return model.folder
+    name, own = str(preset["name"]).replace("/", "_"), model.name.replace("/", "_")
+    return f"{model.feature_type}/{name if name.startswith(own) else f'{own}_{name}'}"
 
 
 def check_preset(

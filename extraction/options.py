@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from extraction.preprocess import ConvertRGB, Preprocess, PreprocessMode
+from extraction.preprocess import ConvertRGB, Preparation, PreprocessMode, preparation_for
 from extraction.towers import ImageTower, Resize
 from media.limits import DEFAULT_LIMITS, Limits
 from media.sampling import Sampler, sampler_from
@@ -48,22 +48,22 @@ class FrameOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureOptions:
-    """How pictures are prepared: see `extraction.preprocess`. `resize=None` is the model's own."""
+    """How pictures are prepared: see `extraction.preprocess`. `resize` and `convert_rgb` None are the model's own."""
 
     preprocess: PreprocessMode = "fast"
     resize: Resize | None = None
-    convert_rgb: ConvertRGB = "after_resize"
+    convert_rgb: ConvertRGB | None = None
     exif_orientation: bool = False
     limits: Limits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
         check_option("preprocess", self.preprocess, get_args(PreprocessMode))
         check_option("resize", self.resize, [None, *get_args(Resize)])
-        check_option("convert_rgb", self.convert_rgb, get_args(ConvertRGB))
+        check_option("convert_rgb", self.convert_rgb, [None, *get_args(ConvertRGB)])
         check_flags(exif_orientation=self.exif_orientation)
 
-    def for_tower(self, visual: ImageTower) -> Preprocess:
-        return Preprocess.of(visual, self.preprocess, resize=self.resize, convert_rgb=self.convert_rgb)
+    def for_tower(self, visual: ImageTower) -> Preparation:
+        return preparation_for(visual, self.preprocess, resize=self.resize, convert_rgb=self.convert_rgb)
 
 
 @dataclass(frozen=True, kw_only=True)

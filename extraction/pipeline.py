@@ -30,10 +30,10 @@ from store.history import History, look_back
 from store.items import Store, forms_and_shows
 from store.ledger import Ledger, Status
 from store.locks import PATIENCE_SECONDS
+from store.show import show_all
 from store.space import SpaceCheck
 from utils.errors import MediaError, UserError, check_flags
 from utils.signals import exit_status
-from utils.streams import stdout_is_gone
 from utils.types import Features, Item, Show
 
 logger = logging.getLogger(__name__)
@@ -76,6 +76,8 @@ def extract(
     output_path: str | Path = "./output",
     readers: ReaderOptions = THREADS,
     retry_failed: bool = False,
+    overwrite: bool = False,
+    flat: bool = False,
     patience_seconds: float = PATIENCE_SECONDS,
     deterministic: bool = True,
     stop_after_failures: int = 10,
@@ -84,13 +86,17 @@ def extract(
 
     Several processes with one `output_path` share the work: see `store.locks`. Items that others hold are waited for,
     as long as one of them comes to an end every `patience_seconds`. With `retry_failed` only what the ledger lists as
-    missing is tried, and that includes what killed its reader (twice more: `store.history`). `deterministic`: a row is
-    the same to the bit in whatever company it is computed, as every batch has `batch_size` rows. After
-    `stop_after_failures` items in a row that failed for the same reason, which is not in the files, the run is stopped;
-    0 never stops it. Stopped by a signal (`utils.signals`), it ends with its account, and 128 + the signal's number.
+    missing is tried, and that includes what killed its reader (twice more: `store.history`). Where results of other
+    settings lie, the run is refused, unless they are to be done again (`overwrite`). `flat`: see `store.items.Store`.
+    `deterministic`: a row is the same to the bit in whatever company it is computed, as every batch has `batch_size`
+    rows. After `stop_after_failures` items in a row that failed for the same reason, which is not in the files, the run
+    is stopped; 0 never stops it. Stopped by a signal (`utils.signals`), it ends with its account, and 128 + the
+    signal's number.
     """
     check_flags(deterministic=deterministic)
     forms, shows = forms_and_shows(on_extraction)
+    if flat and forms and "text" in inputs and len(inputs) > 1:
+        raise UserError("flat=true: texts have the names of their images: give them a run and an output_path each")
     streams = {kind: extractor.streams[kind] for kind in inputs}
     account = Path(output_path) / "ledger.jsonl" if forms else None
     history = look_back(account, [stream.folder for stream in streams.values()], retry_failed=retry_failed)
@@ -98,7 +104,7 @@ def extract(
     listed = {kind: {"folder": stream.folder, **plain(stream.settings)} for kind, stream in streams.items()}
     run = _Run(
         extractor,
-        Store(output_path, forms),
+        Store(output_path, forms, overwrite=overwrite, flat=flat),
         Ledger(account, settings=listed),
         [*extractor.shows, *shows],
         FailuresInARow(stop_after_failures),
@@ -108,6 +114,8 @@ def extract(
     logger.info("found %s", ", ".join(f"{len(items)} {kind}s" for kind, items in inputs.items()) or "nothing")
     try:
         with run.store.session(run.ledger):
+            for kind, stream in streams.items():
+                run.store.settle(stream.folder, kind, plain(stream.settings))
             for kind, items in inputs.items():
                 _OneKind(run, kind, items, history, patience_seconds).go(shows=bool(shows))
     except KeyboardInterrupt as stop:
@@ -218,7 +226,7 @@ class _OneKind:
                 raise MediaError(f"{item.path}: no {self._stream.unit} came out of this file")
             features = self._stream.finish(result)
             self._run.store.save(features)
-            self._show(features)
+            show_all(self._run.shows, features, saving=bool(self._run.store.forms))
             status, reason = ("partial", result.end.damage[0]) if result.end.damage else ("done", "")
             warnings, rows = result.end.warnings, result.rows
             self._drop_part(item)
@@ -229,14 +237,6 @@ class _OneKind:
             self._fail(item, error, seconds, "empty" if empty else "failed")
         finally:
             todo.release(item)
-
-    def _show(self, features: Features) -> None:
-        try:
-            for each in self._run.shows:
-                each.show(features)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            stdout_is_gone(saving=bool(self._run.store.forms))
 
     def _fail(self, item: Item, error: Exception, seconds: float, status: Status) -> None:
         """One line for a file that cannot be used; anything else is our mistake, and its traceback is shown as well."""

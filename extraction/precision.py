@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from utils.errors import UserError, check_option
+from utils.errors import UserError, check_option, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -23,22 +23,24 @@ Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 HALF: dict[str, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-class OneDNNLinear(nn.Module):
-    """A float32 linear on the CPU through oneDNN's matrix product."""
+class OneDNNLinear(nn.Linear):
+    """A float32 linear on the CPU through oneDNN's matrix product. A linear still: models ask whether theirs are."""
 
     def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
 
-class Int8Linear(nn.Module):
+class Int8Linear(nn.Linear):
     """Weights in int8 (one scale an output), inputs quantised as they come (one scale a call). CPU only."""
 
     def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
         weight = linear.weight.detach()
         scales = weight.abs().amax(dim=1).clamp_min(1e-12).double() / 127
         zeros = torch.zeros(len(weight), dtype=torch.long)
@@ -52,12 +54,12 @@ class Int8Linear(nn.Module):
         return torch.ops.quantized.linear_dynamic(x, self.packed)
 
     @property
-    def weight(self) -> Tensor:
+    def weight(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
         """For modules that look at their layers' weights (their type, most often) or compute with them themselves."""
         return torch.ops.quantized.linear_unpack(self.packed)[0].dequantize()
 
     @property
-    def bias(self) -> Tensor | None:
+    def bias(self) -> Tensor | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         return torch.ops.quantized.linear_unpack(self.packed)[1]
 
 
@@ -68,11 +70,23 @@ def usable_device(device: str) -> torch.device:
     except RuntimeError as error:
         raise UserError(f"device={device}: expected a PyTorch device such as cuda:0 or cpu") from error
     if wanted.type == "cuda" and not torch.cuda.is_available():
-        logger.warning("device=%s: CUDA is not available here, running on the CPU (device=cpu says so itself)", device)
+        found = f"CUDA is not available here ({why_no_cuda()})"
+        logger.warning("device=%s: %s, running on the CPU (device=cpu says so itself)", device, found)
         return torch.device("cpu")
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device={device}: this machine has {torch.cuda.device_count()} GPU(s), counted from cuda:0")
     return wanted
+
+
+def why_no_cuda() -> str:
+    """PyTorch's own reason, its first sentence: a build without CUDA, no driver, one that is too old, a hidden card."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        reason = first_line(error).partition(". ")[0].removesuffix(".")
+        other_build = "; make install TORCH_BACKEND=auto takes a PyTorch that fits the driver"
+        return reason + (other_build if "too old" in reason or "not compiled with CUDA" in reason else "")
+    return "PyTorch gives no reason"
 
 
 def resolve(precision: Precision, device: torch.device) -> Precision:

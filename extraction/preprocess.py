@@ -13,7 +13,7 @@ neighbour, and weights the colours of the third by their opacity.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from extraction.towers import Color, ImageTower, Resample, Resize
-from utils.errors import MediaError
+from utils.errors import MediaError, UserError
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -31,6 +31,38 @@ PreprocessMode = Literal["exact", "fast"]
 ConvertRGB = Literal["after_resize", "before_resize"]
 _MOST_PIXELS = 100_000_000  # of a resized picture
 _PIL_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+class Preparation(Protocol):
+    """How pictures are prepared; `Preprocess`, for one. By plain values: it travels to other processes."""
+
+    def image(self, image: Image.Image) -> Any: ...
+
+    def frame(self, rgb: np.ndarray) -> Any: ...
+
+    def settings(self) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class OwnPreparation(Protocol):
+    """An image tower whose pictures are prepared by other rules than `Preprocess`: it says how."""
+
+    def preparation(self, mode: PreprocessMode, resize: Resize | None, convert_rgb: ConvertRGB | None) -> Preparation:
+        """UserError for a `resize` or `convert_rgb` that it does not have; None are its own."""
+        ...
+
+
+def preparation_for(
+    visual: ImageTower,
+    mode: PreprocessMode = "exact",
+    *,
+    resize: Resize | None = None,
+    convert_rgb: ConvertRGB | None = None,
+) -> Preparation:
+    """As the image tower says, except for what is given."""
+    if isinstance(visual, OwnPreparation):
+        return visual.preparation(mode, resize, convert_rgb)
+    return Preprocess.of(visual, mode, resize=resize, convert_rgb=convert_rgb or "after_resize")
 
 
 def resized_size(width: int, height: int, resolution: int, resize: Resize = "crop") -> tuple[int, int]:
@@ -75,6 +107,8 @@ class Preprocess:
         convert_rgb: ConvertRGB = "after_resize",
     ) -> "Preprocess":
         """As the image tower says, except for a `resize` that is given."""
+        if resize == "patches":
+            raise UserError("resize=patches: this model takes pictures of one size; expected crop, squash or null")
         return cls(
             visual.input_resolution,
             mode,
@@ -130,7 +164,7 @@ class Preprocess:
         return frame[0, :, top : top + self.resolution, left : left + self.resolution]
 
 
-def normalize(pixels: UInt8[Tensor, "b 3 n n"], mean: Color = MEAN, std: Color = STD) -> Float[Tensor, "b 3 n n"]:
+def normalize(pixels: UInt8[Tensor, "b 3 h w"], mean: Color = MEAN, std: Color = STD) -> Float[Tensor, "b 3 h w"]:
     """uint8 0..255 -> float32, the same operations in the same order as ToTensor and Normalize."""
     shift = torch.tensor(mean, device=pixels.device).view(1, 3, 1, 1)
     scale = torch.tensor(std, device=pixels.device).view(1, 3, 1, 1)

@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from extraction.events import End, Prepared, Start
+from extraction.preprocess import Preparation
 from media.images import open_image
 from media.limits import DEFAULT_LIMITS, Limits
 from media.reencode import kept_path, through_file
@@ -24,16 +23,6 @@ from media.video import OnDamage, VideoReader
 from store.record import item_source
 from utils.errors import MediaError, UserError
 from utils.types import Item
-
-
-class Preparation(Protocol):
-    """How pictures are prepared; `extraction.preprocess.Preprocess`, for one."""
-
-    def image(self, image: Image.Image) -> Any: ...
-
-    def frame(self, rgb: np.ndarray) -> Any: ...
-
-    def settings(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)

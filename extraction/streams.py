@@ -13,11 +13,13 @@ from torch import Tensor
 from extraction.batching import Encode, Encoded
 from extraction.encoder import Encoder
 from extraction.options import FeatureOptions, FrameOptions
-from extraction.rows import ImageRows, Preparation, TextRows, VideoRows
+from extraction.preprocess import Preparation
+from extraction.rows import ImageRows, TextRows, VideoRows
 from extraction.towers import LoadedModel
 from extraction.zero_shot import TextPredictor
 from media.limits import DEFAULT_LIMITS, Limits
 from media.sampling import EveryFrame
+from utils.errors import MediaError
 from utils.types import Features
 
 NO_DAMAGE = "none"
@@ -69,7 +71,7 @@ class ModelFeatures:
     def finish(self, encoded: Encoded, arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Features:
         """With `arrays` behind the features."""
         names = {"global": self.model.feature_type}
-        found = {names.get(name, name): values for name, values in encoded.features.items()}
+        found = {names.get(name, name): values for name, values in without_filling(encoded).items()}
         unscaled = found.pop(_UNSCALED, found.get(self.model.feature_type))
         predictions = []
         if self.predictor and unscaled is not None:
@@ -79,11 +81,27 @@ class ModelFeatures:
             **encoded.end.facts,
             "rows": encoded.rows,
             "weights": self.model.weights,
+            "licence": self.model.licence or "not stated",
             "device": str(self.encoder.device),
         }
         end, found = encoded.end, found | dict(arrays)
         of_reading = (end.source, end.damage, end.warnings)
         return Features(encoded.item, self.folder, found, dict(settings), provenance, predictions, *of_reading)
+
+
+def without_filling(encoded: Encoded) -> dict[str, np.ndarray]:
+    """Its arrays; grids that were filled up (`Encoder.features`) only as far as the largest of this item.
+
+    MediaError where a grid is too narrow to be pooled.
+    """
+    found = dict(encoded.features)
+    if "grid_shape" in found:
+        cells = found["grid_shape"].prod(axis=1)
+        if not cells.all():
+            i, j = found["grid_shape"][cells.argmin()].tolist()
+            raise MediaError(f"{encoded.item.path}: too narrow for grid_pool: {i} x {j} windows; give resize=squash")
+        found["grid"] = found["grid"][:, : cells.max()]
+    return found
 
 
 class Videos:
@@ -158,7 +176,8 @@ class Texts:
         self.rows = TextRows(encoder.model.tokenize, truncate)
         self._output, self._encoder = output, encoder
         self.ahead, self.folder = ahead, output.folder
-        self.settings = {**output.settings, "text_overflow": "truncate" if truncate else "error"}
+        of_texts = {key: value for key, value in output.settings.items() if key != "grid"}  # texts have none
+        self.settings = {**of_texts, "text_overflow": "truncate" if truncate else "error"}
 
     def encode(self, contents: Sequence[Tensor]) -> dict[str, np.ndarray]:
         return self._output.as_saved({"global": self._encoder.tokens(torch.stack(list(contents)))})

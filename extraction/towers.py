@@ -4,10 +4,10 @@ A family is a folder `models/<feature_type>/` whose module `family` has a functi
 need not be of any class: it only has to have what `ImageTextModel` lists.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +17,8 @@ from extraction.precision import Precision
 from utils.errors import UserError
 
 Color = tuple[float, float, float]  # red, green, blue; 0..1
-Resize = Literal["crop", "squash"]  # short side to n pixels and the centre cut out; or the whole image into n x n
+# Short side to n pixels and the centre cut out; the whole image into n x n; or into whole patches, in its own shape.
+Resize = Literal["crop", "squash", "patches"]
 Resample = Literal["bicubic", "bilinear"]
 Probability = Literal["softmax", "sigmoid"]
 
@@ -51,6 +52,23 @@ class ImageTower(Protocol):
     def head(self, outputs: Any, /) -> Float[Tensor, "b e"]: ...
 
     def grid(self, outputs: Any, /) -> Float[Tensor, "b c i j"]: ...
+
+
+@runtime_checkable
+class AnyShapeTower(Protocol):
+    """Besides, an `ImageTower` whose pictures need not be alike, as those of SigLIP 2 NaFlex.
+
+    It takes a list of pictures (3, h, w), and gives a list of maps (c, i, j) of at most `max_patches` cells; its
+    `map_shape` is that of square pictures.
+    """
+
+    max_patches: int
+
+    def trunk(self, x: Sequence[Tensor], /) -> Any: ...
+
+    def head(self, outputs: Any, /) -> Float[Tensor, "b e"]: ...
+
+    def grid(self, outputs: Any, /) -> Sequence[Tensor]: ...
 
 
 class TextTower(Protocol):
@@ -105,7 +123,9 @@ class ImageTextModel(Protocol):
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
-    def encode_image(self, image: Float[Tensor, "b 3 n n"]) -> Float[Tensor, "b e"]: ...
+    def encode_image(self, image: Any) -> Float[Tensor, "b e"]:
+        """Prepared images (b, 3, n, n); a list of them where `visual` is an `AnyShapeTower`."""
+        ...
 
     def encode_text(self, text: Int[Tensor, "b t"]) -> Float[Tensor, "b e"]: ...
 
@@ -127,6 +147,7 @@ class FoundModel:
     weights: str  # where they come from, for people
     files: tuple[Path, ...]  # that the features depend on: weights, and configuration and tokenizer if read
     settings: Mapping[str, Any]  # what else the features depend on
+    licence: str | None = None  # of the weights, if they say: "apache-2.0" (`models.licence`)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +164,7 @@ class LoadedModel:
     weights: str
     device: torch.device
     precision: Precision  # not "auto"
+    licence: str | None = None
 
     @property
     def folder(self) -> str:
@@ -150,11 +172,21 @@ class LoadedModel:
         return f"{self.feature_type}/{self.name}"
 
 
-def check_tokens(tokens: Int[Tensor, "b t"], *, context_length: int, vocab_size: int) -> None:
-    """UserError for ids that are another tokenizer's, on which an embedding would fail without a word about why."""
+def check_tokens(
+    tokens: Int[Tensor, "b t"], *, context_length: int, vocab_size: int, first_id: int | None = None
+) -> None:
+    """UserError for ids that are another tokenizer's, on which an embedding would fail without a word about why.
+
+    `first_id`: what every text of this model begins with. A large vocabulary has the ids of another one, too.
+    """
+    instead = "use model.tokenize(texts), not clip.tokenize or the tokenizer of another model"
     width, largest = tokens.shape[1], int(tokens.max()) if tokens.numel() else 0
     if width > context_length or largest >= vocab_size:
         raise UserError(
             f"token ids (b, {width}) up to {largest} are not this model's, which takes (b, {context_length}) up to "
-            f"{vocab_size - 1}: use model.tokenize(texts), not the tokenizer of another model"
+            f"{vocab_size - 1}: {instead}"
+        )
+    if first_id is not None and tokens.numel() and (others := tokens[:, 0][tokens[:, 0] != first_id]).numel():
+        raise UserError(
+            f"token ids that begin with {int(others[0])} are not this model's, which begin with {first_id}: {instead}"
         )

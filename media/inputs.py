@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar, get_args
 
 from media.images import image_suffixes
+from media.missing import tell_missing
 from media.naming import Found, IdMode, coco_id, id_and_path, kept_apart, real_paths, stem_names, with_ids
 from media.text_files import read_lines
 from media.texts import find_texts
@@ -43,7 +44,8 @@ def find_inputs(
     """The items of a run by kind, "video", "image" and "text", in the order in which they are worked on.
 
     Files come in the order given (folders and globs in natural order), each once. A path that does not exist is kept:
-    it fails on opening, so that it ends up in the ledger like any other unusable file. No video has the name of an
+    it fails on opening, so that it ends up in the ledger like any other unusable file; of lists they are counted here
+    (`media.missing`). No video has the name of an
     image; `id_mode` names the images, see `media.naming`. `image_dir` is what paths in `file_with_image_paths` are
     relative to, else the current folder. `shard="i/n"` takes every n-th item of each kind from the i-th on.
 
@@ -77,7 +79,9 @@ def find_inputs(
             "nothing to work on: expected at least one of video_paths, file_with_video_paths, image_paths, "
             "file_with_image_paths (for features also texts, file_with_texts, annotations)"
         )
-    return {kind: list(select(items, shard)) for kind, items in found.items() if items}
+    selected = {kind: list(select(items, shard)) for kind, items in found.items() if items}
+    tell_missing(selected, {"video": video_list, "image": image_list}, image_dir)
+    return selected
 
 
 def find_images(paths: Paths | None = None, file_with_paths: OnePath | None = None) -> list[Item]:

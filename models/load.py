@@ -69,6 +69,7 @@ def load(choice: ModelChoice) -> LoadedModel:
         weights=found.weights,
         device=device,
         precision=precision,
+        licence=found.licence,
     )
 
 

@@ -72,6 +72,20 @@ class SaveHdf5:
         with self._opened(archive) as file:
             return None if file is None else _record_of(file.get(group_name(name)))
 
+    def records(self, archive: Path, *, most: int) -> list[Record]:
+        """The first that the folder's file holds. UserError if it is no HDF5 file."""
+        found: list[Record] = []
+
+        def take(_: str, node: Any) -> bool | None:
+            if (record := _record_of(node)) is not None:
+                found.append(record)
+            return len(found) >= most or None  # anything but None ends the visit
+
+        with self._opened(archive) as file, suppress(*_DAMAGE):
+            if file is not None:
+                file.visititems(take)
+        return found
+
     def intact(self, archive: Path, record: Record) -> bool:
         """Whether the item's arrays in the folder's file are what their record says."""
         with self._opened(archive) as file, suppress(*_DAMAGE):

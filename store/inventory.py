@@ -10,6 +10,7 @@ from pathlib import Path
 
 from store.checks import Finding, Kind
 from store.forms import Form, Gathers
+from store.journal import JOURNAL
 from store.locks import holders_and_left
 from store.parts import PARTS
 from store.record import META, PREDICTIONS, setting_changes
@@ -26,7 +27,7 @@ class Inventory:
     """The files below a folder, or the one file given."""
 
     metas: list[Path] = field(default_factory=list)
-    archives: list[Path] = field(default_factory=list)  # files of whole folders
+    archives: list[Path] = field(default_factory=list)  # files of whole folders, journals
     others: list[Path] = field(default_factory=list)  # named as our results are
     temporary: list[Path] = field(default_factory=list)  # part files, locks that nobody holds
     unfinished: list[Path] = field(default_factory=list)  # of long items (`store.parts`)
@@ -56,7 +57,7 @@ def take_inventory(path: Path, forms: Sequence[Form]) -> Inventory:
         for name in sorted(names):
             if name.endswith(META):
                 found.metas.append(folder / name)
-            elif name.endswith(gathered):
+            elif name == JOURNAL or name.endswith(gathered):
                 found.archives.append(folder / name)
             elif part_files.NAME.fullmatch(name) and not _is_being_written(folder / name):
                 found.temporary.append(folder / name)
@@ -132,7 +133,7 @@ def _odd_ones_out(together: Sequence[Checked]) -> Iterator[Finding]:
                 f"not as the {number:,} others: {changes}",
             )
         kind, text = said[each.settings]
-        yield Finding(kind, str(each.path), text if each.files else f"{each.item}: {text}")
+        yield Finding(kind, str(each.path), text if each.path.name.endswith(META) else f"{each.item}: {text}")
 
 
 def _doubles(together: Sequence[Checked]) -> Iterator[Finding]:

@@ -1,5 +1,6 @@
 """Saved items: the files of all forms of a run, written whole, and recognised when they are already there."""
 
+import itertools
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from store.files import encode, remove
+from store.files import encode
 from store.forms import Form, Gathers, NewFile
 from store.gathering import gather
 from store.ledger import Ledger
 from store.locks import Locks
 from store.parts import PARTS, Parts, part_path, remove_forgotten, remove_part
+from store.places import LOOKED_AT, as_text, at_work_there, check_place, difference, other_settings
 from store.provenance import software
 from store.reading import intact
 from store.record import (
@@ -20,14 +22,13 @@ from store.record import (
     PREDICTIONS,
     Record,
     item_source,
-    read_record,
     record_of,
     setting_changes,
-    write_record,
 )
+from store.records import Records, keep_or_clear, refuse_other_input, refuse_shared_names
 from store.usable import check_usable
 from store.writing import write_file
-from utils.errors import MediaError, UserError
+from utils.errors import MediaError, UserError, check_flags
 from utils.part_files import remove_leftovers
 from utils.types import Features, Item, Show
 
@@ -42,11 +43,26 @@ class Store:
     complete. Forms saved earlier stay valid as long as settings and source are the same.
     """
 
-    def __init__(self, output_path: Path | str, forms: Iterable[Form], *, shared: bool = True) -> None:
-        """`shared`: other processes may save here, too."""
+    def __init__(
+        self,
+        output_path: Path | str,
+        forms: Iterable[Form],
+        *,
+        shared: bool = True,
+        overwrite: bool = False,
+        flat: bool = False,
+    ) -> None:
+        """`shared`: other processes may save here, too. `overwrite`: results of other settings are done again.
+
+        `flat`: results lie in `output_path` itself, with one `meta.jsonl` (`store.journal`) for all of them.
+        """
+        check_flags(overwrite=overwrite, flat=flat)
         self.forms = tuple(forms)
         self._gathering = [form for form in self.forms if isinstance(form, Gathers)]
-        self.path, self._shared = Path(output_path), shared
+        self.path, self._shared, self._overwrite = Path(output_path), shared, overwrite
+        if flat and self._gathering:
+            raise UserError(f"flat=true: {self._gathering[0].name} puts all items into one file: give one of the two")
+        self._records = Records(self.path, flat=flat)
         self._locks = Locks(self.path)
         self._software = {"software": software()} if self.forms else {}
         self._folders: set[str] = set()
@@ -68,27 +84,49 @@ class Store:
                 raise
             self._finish(ledger)
 
+    def check_place(self, folder: str, kind: str, settings: dict[str, Any]) -> None:
+        """UserError where the folder holds results of this kind ("video") and other settings, unless `overwrite`."""
+        if self.forms and not self._overwrite:
+            archives = (form.records(self._archive(folder, form), most=LOOKED_AT) for form in self._gathering)
+            found = itertools.chain(*archives, self._records.saved(folder))
+            check_place(self._home(folder), found, kind, settings)
+
+    def settle(self, folder: str, kind: str, settings: dict[str, Any]) -> None:
+        """The folder is for results of these settings until the session ends: `check_place`, and other processes."""
+        if not self.forms:
+            return
+        place = self._records.place(folder)
+        if self._shared and (others := self._locks.share(f"{place} {kind}", as_text(settings))):
+            raise at_work_there(self._home(folder), *others, settings)
+        self.check_place(folder, kind, settings)
+
     def claim(self, item: Item, folder: str) -> bool:
         """False while another process works on it. Look again whether it is `done`: it may have been just now."""
-        return not self.forms or self._locks.take(f"{folder}/{item.name}")
+        return not self.forms or self._locks.take(self._lock_name(item, folder))
 
     def release(self, item: Item, folder: str) -> None:
-        self._locks.release(f"{folder}/{item.name}")
+        self._locks.release(self._lock_name(item, folder))
 
     def holder(self, item: Item, folder: str) -> str:
-        return self._locks.holder(f"{folder}/{item.name}")
+        return self._locks.holder(self._lock_name(item, folder))
+
+    def _lock_name(self, item: Item, folder: str) -> str:
+        return f"{self._records.place(folder)}/{item.name}"
 
     def parts(self, folder: str, settings: dict[str, Any]) -> Parts | None:
         """What there is of long items before they are saved; None where nothing is saved."""
-        return Parts(self.path / folder, settings | self._software) if self.forms else None
+        return Parts(self._home(folder), settings | self._software) if self.forms else None
 
     def done(self, item: Item, folder: str, settings: dict[str, Any]) -> bool:
-        """Nothing left to do: these settings (plain JSON), the same source, and the files of all forms intact."""
+        """Nothing left to do: these settings (plain JSON), the same source, and the files of all forms intact.
+
+        UserError where it is there with other settings, and `overwrite` is not given.
+        """
         self._folders.add(folder)
         is_done = self._is_done(item, folder, settings)
         if folder not in self._left:
-            self._left[folder] = set((self.path / folder / PARTS).glob("*"))
-        part = part_path(self.path / folder, item.name)
+            self._left[folder] = set((self._home(folder) / PARTS).glob("*"))
+        part = part_path(self._home(folder), item.name)
         if is_done and part in self._left[folder] and self.claim(item, folder):  # killed just after it had saved
             remove_part(part)
             self.release(item, folder)
@@ -96,7 +134,7 @@ class Store:
 
     def _is_done(self, item: Item, folder: str, settings: dict[str, Any]) -> bool:
         meta = self._path(folder, item, META)
-        record = read_record(meta)
+        record = self._records.read(meta)
         recorded = {facts.get("form") for facts in record.files.values()} if record else set()
         forms = {form.name for form in self.forms}
         for form in self._gathering:
@@ -104,7 +142,7 @@ class Store:
                 forms.remove(form.name)
                 archive = self._archive(folder, form)
                 gathered = form.record(archive, item.name)
-                if gathered is None or not self._up_to_date(gathered, item, settings):
+                if gathered is None or not self._up_to_date(gathered, item, folder, settings):
                     return False
                 if not form.intact(archive, gathered):
                     return self._say(f"{item.path}: damaged in {archive}, done again")
@@ -113,7 +151,7 @@ class Store:
         if (
             record is None
             or record.item != item.name
-            or not self._up_to_date(record, item, settings)
+            or not self._up_to_date(record, item, folder, settings)
             or not forms <= recorded
         ):
             return False
@@ -145,49 +183,56 @@ class Store:
                 new[name] = form.name, file
         if features.predictions:
             new[self._path(folder, item, PREDICTIONS).name] = None, _predictions(features)
-        _refuse_shared_names(meta, new)
-        old = read_record(meta)
+        refuse_shared_names(self._records, meta, new)
+        old = self._records.read(meta)
         archives = [form.record(self._archive(folder, form), item.name) for form in self._gathering]
         for each in (old, *archives):
             if each is not None:
-                _refuse_other_input(meta, each, record)
-        files = _keep_or_clear(meta, old, record, self.forms)
+                refuse_other_input(meta, each, record)
+        files = keep_or_clear(self._records, meta, old, record, self.forms)
         for name, (form_name, file) in new.items():
             of_form = {"form": form_name} if form_name else {}
             files[name] = of_form | write_file(meta.with_name(name), file, features)
-        write_record(meta, replace(record, files=files))
+        self._records.write(meta, folder, replace(record, files=files))
 
     def saved_bytes(self, item: Item, folder: str) -> list[int]:
         """Sizes of the files that a saved item has, its meta file last; what is gathered later needs twice its room."""
         meta = self._path(folder, item, META)
-        record = read_record(meta)
+        record = self._records.read(meta)
         if record is None:
             return []
         gathered = {form.name for form in self._gathering}
         sizes = [(facts["bytes"], facts.get("form") in gathered) for facts in record.files.values()]
-        return [*(size for size, again in sizes for _ in range(1 + again)), meta.stat().st_size]
+        return [*(size for size, again in sizes for _ in range(1 + again)), self._records.num_bytes(meta)]
 
     def _finish(self, ledger: Ledger) -> None:
         for folder in sorted(self._folders):
             for form in self._gathering:
                 for problem in gather(form, self.path, folder, self._locks, shared=self._shared):
                     ledger.add(Item(self._archive(folder, form), folder), "failed", reason=str(problem))
-            home = self.path / folder
+            home = self._home(folder)
             remove_leftovers(home, below=True)
-            remove_leftovers(home.parent)  # those of the folder's one file
-            remove_forgotten(self.path / folder, f"{folder}/{{}}", self._locks)
+            if home != self.path:
+                remove_leftovers(home.parent)  # those of the folder's one file
+            remove_forgotten(home, f"{self._records.place(folder)}/{{}}", self._locks)
+        self._records.end()
+
+    def _home(self, folder: str) -> Path:
+        return self.path / self._records.place(folder)
 
     def _archive(self, folder: str, form: Gathers) -> Path:
         return self.path / f"{folder}{form.gathered_ending}"
 
     def _path(self, folder: str, item: Item, ending: str) -> Path:
         """Names come from input paths; whatever they hold, results stay below `output_path`."""
-        relative = Path(folder) / f"{item.name}{ending}"
+        relative = Path(self._records.place(folder)) / f"{item.name}{ending}"
         if relative.is_absolute() or ".." in relative.parts:
             raise MediaError(f"{item.path}: its results would lie outside {self.path}: {relative}")
         return self.path / relative
 
-    def _up_to_date(self, record: Record, item: Item, settings: dict[str, Any]) -> bool:
+    def _up_to_date(self, record: Record, item: Item, folder: str, settings: dict[str, Any]) -> bool:
+        if not self._overwrite and (changes := difference(record.settings, settings)):
+            raise other_settings(self._home(folder), changes)
         # Settings recorded beyond today's (predictions that nobody asks for now) do no harm.
         recorded = {key: value for key, value in record.settings.items() if key in settings}
         if recorded != settings:
@@ -232,44 +277,3 @@ def _predictions(features: Features) -> NewFile:
     except ValueError as error:
         raise MediaError(f"{features.item.path}: a prediction is nan or infinite: not saved") from error
     return NewFile(PREDICTIONS, lambda file: file.write(text))
-
-
-def _refuse_other_input(meta: Path, old: Record, new: Record) -> None:
-    """`dog.mp4` is no older version of `dog.jpg`."""
-    if not new.source.texts_sha256 and old.source.path and Path(old.source.path).name != Path(new.source.path).name:
-        raise MediaError(
-            f"{new.source.path}: {meta.parent} already holds results of {old.source.path} under the name "
-            f"{new.item!r}: rename one of the two, or choose another output_path"
-        )
-
-
-def _refuse_shared_names(meta: Path, names: Iterable[str]) -> None:
-    """`dog` + `source_fps` and `dog_source` + `fps` are the same file name: refused, never overwritten.
-
-    Raises MediaError if one of `names` is on the record of another item.
-    """
-    pieces = [name.split("_") for name in names]
-    items = {"_".join(each[:count]) for each in pieces for count in range(1, len(each))}
-    for item in items - {meta.name.removesuffix(META)}:
-        record = read_record(meta.with_name(item + META))
-        taken = sorted(set(names) & record.files.keys()) if record is not None else []
-        if record is not None and taken:
-            path = meta.with_name(taken[0])
-            raise MediaError(f"{path}: already holds results of the item {record.item!r}: rename one of the two inputs")
-
-
-def _keep_or_clear(meta: Path, old: Record | None, new: Record, forms: Iterable[Form]) -> dict[str, dict[str, Any]]:
-    """The recorded files of other forms, if they stay valid; else the old results are taken away.
-
-    The meta file goes first: killed half-way, new arrays must not lie beside a record of the old settings.
-    """
-    if old is not None and old.settings == new.settings and old.source.same_as(new.source):
-        mine = {None, *(form.name for form in forms)}  # predictions are of no form
-        return {name: facts for name, facts in old.files.items() if facts.get("form") not in mine}
-    if meta.exists():
-        remove(meta)
-    start = meta.name.removesuffix(META)
-    for name in old.files if old is not None else ():
-        if name.startswith(start) and Path(name).name == name:
-            remove(meta.with_name(name))
-    return {}

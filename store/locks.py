@@ -26,6 +26,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from store.files import storage_error
+from store.shared_locks import SharedLock, share
 from utils.signals import fleeting, shielded
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Locks:
     def __init__(self, folder: Path) -> None:
         self._home = folder / ".locks"
         self._held: dict[str, FileLock] = {}
+        self._shared: list[SharedLock] = []
         self._guard = threading.Lock()
         self.working = True  # False once the disk has said that it has no locks: everything is then this process's
 
@@ -77,6 +79,24 @@ class Locks:
             if lock is not None:
                 remove_lock(lock)
 
+    def share(self, name: str, text: str) -> tuple[str, str] | None:
+        """Takes a lock that all who give the same `text` hold together, until the end; None once that is so.
+
+        Else who holds it with another text, and that text.
+        """
+        path = self._path(name)
+        with shielded():
+            try:
+                taken = share(path, f"{platform.node()}, process {os.getpid()}", text)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise storage_error(path, error) from error
+                return None
+            if isinstance(taken, SharedLock):
+                self._shared.append(taken)
+                return None
+            return taken
+
     def holder(self, name: str) -> str:
         """For people: "host1, process 4711"."""
         with suppress(OSError):
@@ -92,6 +112,8 @@ class Locks:
         with shielded(), suppress(OSError):  # what is left over is in nobody's way
             for name in list(self._held):
                 self.release(name)
+            while self._shared:
+                self._shared.pop().release()
             for path in self._home.glob("*"):
                 lock = _locked(path)
                 if lock is not None:
@@ -121,7 +143,7 @@ def holders_and_left(folder: Path) -> tuple[list[str], list[Path]]:
         with suppress(OSError):  # gone already
             lock = _locked(path)
             if lock is None:
-                held.append(path.read_text(errors="replace") or "another process")
+                held.append(path.read_text(errors="replace").partition("\n")[0] or "another process")
             else:
                 lock.release()
                 left.append(path)

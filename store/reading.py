@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from store.forms import Form, Gathers
-from store.record import META, PREDICTIONS, features_of, read_record
+from store.journal import JOURNAL, Journal
+from store.record import META, PREDICTIONS, Record, features_of, read_record
 from utils.errors import MediaError, UserError
 from utils.plain_files import check_plain
 from utils.types import Features
@@ -21,8 +22,8 @@ def find_saved(path: Path, forms: Sequence[Form]) -> list[Path]:
     """The meta files below a folder and files of whole folders (`.h5`), or the one file given. UserError for none."""
     if path.is_file():
         return [path]
-    endings = [META, *(form.gathered_ending for form in forms if isinstance(form, Gathers))]
-    found = sorted(file for ending in endings for file in path.rglob(f"*{ending}")) if path.is_dir() else []
+    endings = [META, JOURNAL, *(form.gathered_ending for form in forms if isinstance(form, Gathers))]
+    found = sorted({file for ending in endings for file in path.rglob(f"*{ending}")}) if path.is_dir() else []
     if not found:
         expected = ", ".join(f"*{ending}" for ending in endings)
         raise UserError(f"input_path={path}: expected a folder with saved features ({expected}), found none there")
@@ -35,10 +36,33 @@ def read_saved(path: Path, forms: Sequence[Form]) -> Iterator[Features | MediaEr
         gathering = [form for form in forms if isinstance(form, Gathers) and path.name.endswith(form.gathered_ending)]
         if gathering:
             yield from gathering[0].items(path)
+        elif path.name == JOURNAL:
+            yield from _of_journal(path, forms)
         else:
             yield read_item(path, forms)
     except UserError as error:  # about this file, of which there may be many
         yield MediaError(str(error))
+
+
+def _of_journal(path: Path, forms: Sequence[Form]) -> Iterator[Features | MediaError]:
+    for item, folder, record in Journal(path).records():
+        try:
+            if record is None or not folder:
+                raise MediaError(f"{path}: the line of {item[:200]!r} is damaged")
+            yield _from_files(item_meta(path, record), record, folder, forms)
+        except MediaError as error:
+            yield error
+
+
+def item_meta(journal: Path, record: Record) -> Path:
+    """Where the meta file of an item would be that has a line in a journal instead: beside its files.
+
+    MediaError for a name that leads elsewhere.
+    """
+    relative = Path(f"{record.item}{META}")
+    if relative.is_absolute() or ".." in relative.parts or "\0" in record.item:
+        raise MediaError(f"{journal}: {record.item[:200]!r} is no name of an item: forged")
+    return journal.parent / relative
 
 
 def read_item(meta: Path, forms: Sequence[Form]) -> Features:
@@ -46,14 +70,19 @@ def read_item(meta: Path, forms: Sequence[Form]) -> Features:
     record = read_record(meta)
     if record is None:
         raise MediaError(f"{meta}: damaged, or of another format")
-    recorded = [str(facts.get("form")) for facts in record.files.values()]
-    there = [form for form in forms if form.name in recorded]
-    if not there:
-        raise MediaError(f"{meta}: holds none of the forms {', '.join(form.name for form in forms)}")
     if meta.name != Path(record.item).name + META:
         raise MediaError(f"{meta}: the record of another item, {record.item[:200]!r}: renamed, or forged")
     folders = Path(os.path.abspath(meta)).parents  # `.` and `..` have no name
     home = folders[min(record.item.count("/"), len(folders) - 1)]
+    return _from_files(meta, record, f"{home.parent.name}/{home.name}", forms)
+
+
+def _from_files(meta: Path, record: Record, folder: str, forms: Sequence[Form]) -> Features:
+    """The item of a record whose files lie beside `meta`."""
+    recorded = [str(facts.get("form")) for facts in record.files.values()]
+    there = [form for form in forms if form.name in recorded]
+    if not there:
+        raise MediaError(f"{meta}: holds none of the forms {', '.join(form.name for form in forms)}")
     for form in there:
         path = meta
         try:
@@ -68,7 +97,7 @@ def read_item(meta: Path, forms: Sequence[Form]) -> Features:
                 elif name.endswith(PREDICTIONS):
                     _check(path, facts)
                     predictions = json.loads(path.read_bytes())
-            return features_of(record, f"{home.parent.name}/{home.name}", arrays, predictions)
+            return features_of(record, folder, arrays, predictions)
         except Exception as error:  # whatever comes out of a damaged file, or one that somebody forged
             if form is there[-1]:
                 raise error if isinstance(error, MediaError) else MediaError(f"{path}: damaged ({error})") from error

@@ -1,12 +1,26 @@
 """`on_extraction=print`: features on the screen."""
 
 import sys
+from collections.abc import Iterable
 
 import numpy as np
 from tqdm import tqdm
 
 from store.usable import check_usable
-from utils.types import Features
+from utils.streams import stdout_is_gone
+from utils.types import Features, Show
+
+
+def show_all(shows: Iterable[Show], features: Features, *, saving: bool) -> None:
+    """As long as somebody reads it: see `utils.streams.stdout_is_gone`."""
+    try:
+        for each in shows:
+            each.show(features)
+        sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None:  # a file's, of a show that writes one
+            raise
+        stdout_is_gone(error, saving=saving)
 
 
 class Print:

@@ -13,12 +13,14 @@ import numpy as np
 from store.checks import Finding, Found, array_findings, features_in
 from store.files import encode
 from store.forms import Form, Gathers
+from store.journal import JOURNAL, Journal
+from store.places import record_kind
 from store.provenance import file_sha256
+from store.reading import item_meta
 from store.record import META, PREDICTIONS, Record, item_source, read_record, record_of
 from utils.errors import MediaError, UserError, first_line
 from utils.types import Features, Item, Source
 
-_KINDS = {"video": "video", "image": "image", "text": "texts"}  # by what is noted of the source
 _LARGE_BYTES = 1 << 26  # a grid of hours may be larger than the memory
 Recount = Callable[[Record], int]  # rows that the source gives today; MediaError where it gives none
 
@@ -39,7 +41,9 @@ class Checked:
 
 
 def check(path: Path, forms: Sequence[Form], recount: Recount | None = None) -> list[Checked]:
-    """The result of a meta file, or all those in one file of a whole folder (`.h5`). Thread-safe."""
+    """The result of a meta file, or all those in one file of a whole folder (`.h5`) or a journal. Thread-safe."""
+    if path.name == JOURNAL:
+        return list(_of_journal(path, forms, recount))
     if not path.name.endswith(META):
         gathering = (form for form in forms if isinstance(form, Gathers) and path.name.endswith(form.gathered_ending))
         return [checked for form in gathering for checked in _of_archive(path, form, recount)]
@@ -52,6 +56,23 @@ def check(path: Path, forms: Sequence[Form], recount: Recount | None = None) -> 
 
 def source_is_there(source: Source | None) -> bool:
     return source is not None and bool(source.texts_sha256 or os.path.exists(source.path))
+
+
+def _of_journal(journal: Path, forms: Sequence[Form], recount: Recount | None) -> Iterator[Checked]:
+    for item, _, record in Journal(journal).records():
+        try:
+            if record is None:
+                raise MediaError(f"the line of {item[:200]!r} is damaged")
+            found = _of_meta(item_meta(journal, record), record, forms, recount)
+        except MediaError as error:
+            yield Checked(journal, item, (Finding("unreadable meta", str(journal), str(error)),))
+            continue
+        meta = str(found.path)
+        findings = (
+            replace(each, path=str(journal), text=f"{item}: {each.text}") if each.path == meta else each
+            for each in found.findings
+        )
+        yield replace(found, path=journal, findings=tuple(findings))
 
 
 def _of_meta(meta: Path, record: Record, forms: Sequence[Form], recount: Recount | None) -> Checked:
@@ -125,10 +146,10 @@ def _of_features(archive: Path, features: Features, recount: Recount | None) -> 
 
 
 def _described(path: Path, record: Record) -> Checked:
-    kinds = [kind for kind, key in _KINDS.items() if key in record.provenance]
-    kind = "text" if record.source.texts_sha256 else kinds[0] if kinds else ""
     settings = {key: value for key, value in record.settings.items() if key != "damage"}  # that may differ
-    return Checked(path, record.item, kind=kind, source=record.source, settings=encode(settings).decode())
+    return Checked(
+        path, record.item, kind=record_kind(record), source=record.source, settings=encode(settings).decode()
+    )
 
 
 def _not_as_recorded(path: Path, facts: dict[str, Any]) -> str:

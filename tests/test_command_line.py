@@ -2,18 +2,22 @@
 
 import json
 import os
+import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from tests.helpers.configs import composed as job_config
-from utils.command_line import prepare, quoted
+from utils.build import NAMES_CODE
+from utils.command_line import CONFIGS, known_keys, prepare, quoted
 from utils.errors import UserError
+from utils.other_tools import EXTRACT, TRAIN, hint
 
 NAMES = [
     "plain.mp4",
@@ -143,7 +147,7 @@ def test_most_names_need_no_quotes_in_a_list(name: str, here: Path) -> None:
         ("videos/*.mp4", "videos/*.mp4"),
         ("'quoted.mp4'", "quoted.mp4"),
         ("not there = x.mp4", "not there = x.mp4"),
-        ("${output_path}", "./output"),
+        ("${output_path}", "${output_path}"),
         ("007", "007"),
         ("[1, 1e3, a.mp4]", ["1", "1e3", "a.mp4"]),
     ],
@@ -181,7 +185,10 @@ def test_commas_make_a_sweep_only_where_several_runs_are_asked_for() -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=20) | st.text(alphabet="\\\"'${}\n a", max_size=12))
 def test_quoted_text_comes_through_hydra_and_omegaconf(text: str) -> None:
-    assert composed(f"pred_texts=[{quoted(text)}]", f"texts={quoted(text)}")["pred_texts"] == [text]
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("extract", [f"pred_texts=[{quoted(text)}]", f"texts={quoted(text)}"])
+    resolved: Any = OmegaConf.to_container(config.job, resolve=True)
+    assert resolved["extractor"]["features"]["pred_texts"] == [resolved["inputs"]["texts"]] == [text]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +205,6 @@ def test_quoted_text_comes_through_hydra_and_omegaconf(text: str) -> None:
         "--cfg",
         "--config-name=extract",
         "-m",
-        "output_path=${oc.env:HOME}/x",
         "hydra/job_logging=default",
         "--cfg=job",
     ],
@@ -276,6 +282,12 @@ def test_the_last_experiment_of_several_decides() -> None:
         (["--config-name", "extrakt"], r"--config-name extrakt: no such job; did you mean extract\? Jobs: .*extract"),
         (["--config-name=zzz"], "--config-name zzz: no such job; Jobs: .*extract"),
         (["--batch_size", "128"], "--batch_size: write batch_size=VALUE, without dashes"),
+        (["model_type_or_path=RN101"], "model_type_or_path: no such key; give model_name=NAME, or the path of"),
+        (["image_list=x"], "image_list: no such key; give file_with_image_paths=LIST. Keys: "),
+        (["--ve_name", "RN101"], "--ve_name: no such flag; give preset=NAME, of the same names; it brings its weights"),
+        (["--skip_miss_img"], "--skip_miss_img: no such flag; leave it out: missing images are counted"),
+        (["--config-name=train", "captions_path=x"], "give data=captions_csv data_path=FILE.csv. Keys: "),
+        (["--config-name=search", "model_type_or_path=x"], "give model_name=NAME"),
         (["--on_extraction=save_numpy"], "--on_extraction=save_numpy: write on_extraction=VALUE, without dashes"),
     ],
 )
@@ -284,6 +296,63 @@ def test_mistakes_are_named_with_the_nearest_word(arguments: list[str], message:
         prepare(arguments)
 
 
+@pytest.mark.parametrize("job", ["extract", "plan", "train", "search", "evaluate", "caption", "caption_evaluate"])
+def test_what_hints_for_users_of_other_tools_name_is_there(job: str) -> None:
+    keys, groups = known_keys(job)
+    hints = {key: hint(key, job) for table in (EXTRACT, TRAIN) for key in table}
+    assert any(hints.values())
+    for key, text in hints.items():
+        assert not text or key not in keys
+        for named in re.findall(r"(\w+)(?:\.\w+)?=(\w*)", text):
+            assert named[0] in keys | groups.keys(), text
+            if named[0] in groups and named[1].islower():
+                prepare(["--config-name", job, f"{named[0]}={named[1]}"])
+
+
 def test_a_very_long_value_is_no_file_and_no_error() -> None:
     name = "x" * (os.pathconf("/", "PC_NAME_MAX") * 20)
     assert composed(f"video_paths={name}")["video_paths"] == name
+
+
+NODE = st.recursive(
+    st.sampled_from(["a", "1", "null", "'x y'"]) | st.builds("{{{}: x}}".format, st.sampled_from(NAMES_CODE)),
+    lambda inner: st.builds("{{a: {}, b: 1}}".format, inner) | st.builds("[a, {}]".format, inner),
+    max_leaves=3,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(NODE, st.sampled_from(["texts", "+texts", "pred_texts", "video_paths", "++output_path", "feature_type.x"]))
+@pytest.mark.parametrize("flags", [[], ["-m"]])
+def test_no_value_names_code(flags: list[str], key: str, value: str) -> None:
+    each = f"{key}={value}" + (",b" if flags else "")
+    try:
+        prepared = prepare([*flags, each])
+    except UserError:
+        return
+    assert not any(name in "".join(prepared) for name in NAMES_CODE)
+
+
+@pytest.mark.parametrize(
+    "argument", ["texts={_target_: os.getcwd}", "texts=[a, {b: {_target_: os.getcwd}}]", "+texts._target_=os.getcwd"]
+)
+def test_code_is_refused_by_name(argument: str) -> None:
+    for flags in ([], ["-m"]):
+        with pytest.raises(UserError, match=r"texts\S*: a value names no code \(`_target_` and the like\)"):
+            prepare([*flags, argument])
+    with pytest.raises(UserError, match="names no code"):
+        prepare(["-m", f"{argument},b"])
+
+
+@pytest.mark.parametrize("text", ["${oc.env:HOME}", "a ${b} c", "${x", "'${x}'", "\\${x}", "${a:${b}}"])
+def test_an_interpolation_in_a_value_is_text(text: str) -> None:
+    meant = text.strip("'")
+    assert composed(f"pred_texts={text}", f"texts=[{text}, x]")["pred_texts"] == meant
+    assert composed(f"output_path={text}/x.jpg")["output_path"] in (f"{meant}/x.jpg", f"{text}/x.jpg")
+
+
+def test_one_of_several_values_holds_no_interpolation_and_folders_of_runs_do() -> None:
+    with pytest.raises(UserError, match="texts: one of several values cannot hold"):
+        prepare(["-m", "texts=a,${b}"])
+    assert prepare(["-m", "output_path=out/${seed}"]) == ["-m", "output_path=out/${seed}"]
+    assert prepare(["-m", "texts=${b}"]) == ["-m", 'texts="\\${b}"']

@@ -29,3 +29,13 @@ def test_its_commands_are_modules_and_scripts_that_exist() -> None:
         place = ROOT / module.replace(".", "/")
         assert place.with_suffix(".py").is_file() or (place / "__main__.py").is_file(), module
     assert all((ROOT / script).is_file() for script in re.findall(r"benchmarks/\w+\.py", text))
+
+
+def test_links_between_pages_lead_somewhere_and_leave_no_page_out() -> None:
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    linked = set()
+    for page in pages:
+        for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+            linked.add((page.parent / target).resolve())
+    assert not [page.name for page in pages[1:] if page.resolve() not in linked]

@@ -30,7 +30,7 @@ JOBS = sorted((path.stem for path in CONFIGS.glob("*.yaml")), key=lambda job: (j
 GROUPS = {group: (key, job) for job in reversed(JOBS) for key, group in known_keys(job)[1].items()}
 OF_MODELS = ("extract", "evaluate", "caption", "caption_evaluate")  # jobs that use a model
 BUILT = ("@feature_type", "@on_extraction")
-LISTS = ("on_extraction", "evaluation", "on_caption", "caption_metric")
+LISTS = ("on_extraction", "evaluation", "evaluators", "on_caption", "caption_metric")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -247,6 +247,7 @@ def test_images_and_texts_in_one_run(run: Run, tmp_path: Path) -> None:
 
 def test_every_kind_of_input_in_the_second_family(run: Run, tmp_path: Path) -> None:
     model = write_open_clip_model(tmp_path.parent / f"{tmp_path.name}-model")
+    (model / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n# Small\n")
     inputs = (f"image_paths={ROOT / 'sample' / 'cat.jpg'}", f"video_paths={VIDEO}", "texts=a cat")
     family = ("feature_type=open_clip", f"model_name=local-dir:{model}", "extraction_total=2", "features=[global,grid]")
     done = run(*family, *inputs, "on_extraction=[save_numpy,save_npz,save_hdf5,save_pickle]")
@@ -255,6 +256,8 @@ def test_every_kind_of_input_in_the_second_family(run: Run, tmp_path: Path) -> N
     assert np.load(results / model.name / "cat_open_clip.npy").shape == (1, 16)
     assert np.load(results / model.name / "v_GGSY1Qvo990_grid.npy").shape == (2, 4, 64)
     assert np.load(results / f"{model.name}_texts" / "texts_open_clip.npy").shape == (1, 16)
+    meta = json.loads((results / model.name / "cat_meta.json").read_text())
+    assert meta["provenance"]["licence"] == "cc-by-4.0"
 
 
 def test_a_text_that_is_too_long(run: Run, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 Hydra's grammar gives meaning to `=`, `,`, quotes, brackets and outer spaces, which file names and texts may well hold.
 A value (or an element of a list) that names an existing file is taken as that file; a value that Hydra cannot read is
-read as YAML, which is what video_features does.
+read as YAML, which is what video_features does. Values are data: `${...}` in one is text, and none names code to run;
+both are for the files of configs/.
 
 Options lie in folders below the job that reads them; users type the folder's name (`on_extraction=print`), Hydra wants
 to know where it lies and where in the config it goes (`extract/on_extraction@on_extraction=print`).
@@ -16,9 +17,12 @@ from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep
 from hydra.errors import HydraException
 
-from utils.errors import UserError, did_you_mean
+from utils.build import NAMES_CODE
+from utils.errors import UserError, did_you_mean, first_line
+from utils.other_tools import hint
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 DEFAULT_JOB = "extract"
@@ -57,6 +61,7 @@ def has_many_runs(arguments: Sequence[str]) -> bool:
 class _Job:
     """What can be given to a job: its keys as users type them, with their defaults, and Hydra's names of the groups."""
 
+    name: str
     defaults: dict[str, Any]
     groups: dict[str, str]
 
@@ -65,7 +70,7 @@ def _job(name: str) -> _Job:
     configs = [config for config, _ in parts(name)]
     chosen = {short_name(group): option for config in configs for group, option in groups_of(config).items()}
     groups = {short_name(group): group.removeprefix("/") for config in configs for group in groups_of(config)}
-    return _Job({key: value for config in configs for key, value in config.items()} | chosen, groups)
+    return _Job(name, {key: value for config in configs for key, value in config.items()} | chosen, groups)
 
 
 def parts(job: str) -> list[tuple[dict[str, Any], str]]:
@@ -96,7 +101,7 @@ def short_name(group: str) -> str:
 def _prepare_one(argument: str, job: _Job, many_runs: bool) -> str:
     keys, groups = set(job.defaults) - {"defaults", "job", "hydra"}, job.groups
     if argument.startswith("-"):
-        _check_flag(argument, keys)
+        _check_flag(argument, keys, job.name)
         return argument
     match = _OVERRIDE.fullmatch(argument)
     if match is None or (match["value"] is None and "~" not in match["sign"]):
@@ -107,15 +112,21 @@ def _prepare_one(argument: str, job: _Job, many_runs: bool) -> str:
         group = ""
     name = re.split(r"[.@/:]", key)[0]
     if name not in keys and not group and not sign and name != "hydra":
-        raise UserError(f"{key}: no such key; {did_you_mean(name, keys)}Keys: {', '.join(sorted(keys))}")
+        near = hint(name, job.name) or did_you_mean(name, keys)
+        raise UserError(f"{key}: no such key; {near}Keys: {', '.join(sorted(keys))}")
     if value is None:  # ~experiment
         return f"{sign}{group or key}"
     value = value[1:]
     if group:
         return _option_for_hydra(sign, key, group, value, job.defaults[short_name(group)])
     value = _value_for_hydra(argument, key, value, many_runs)
-    if not many_runs and key in job.defaults:
+    try:
         parsed = OverridesParser.create().parse_override(f"{key}={value}").value()
+    except HydraException as error:  # of a key such as `a@b`
+        raise UserError(f"{argument[:200]}: {first_line(error)}") from error
+    if name != "hydra":
+        _refuse_code(key, parsed)
+    if not many_runs and key in job.defaults:
         _check_value(key, parsed, job.defaults[key])
     return f"{sign}{key}={value}"
 
@@ -152,13 +163,24 @@ def option_names(group: Path) -> list[str]:
     return sorted(path.relative_to(group).with_suffix("").as_posix() for path in group.rglob("*.yaml"))
 
 
-def _check_flag(argument: str, keys: set[str]) -> None:
+def _check_flag(argument: str, keys: set[str], job: str) -> None:
     """`--model_name X` and `--model_name=X`, as other tools have it, are answered with the form used here."""
     name = argument.lstrip("-").partition("=")[0]
     if argument.startswith("--") and name in keys:
         raise UserError(f"{argument}: write {name}=VALUE, without dashes")
     if argument.partition("=")[0] not in FLAGS + FLAGS_WITH_VALUES:
-        raise UserError(f"{argument[:200]}: no such flag; expected KEY=VALUE")
+        raise UserError(f"{argument[:200]}: no such flag; {hint(argument, job)}expected KEY=VALUE")
+
+
+def _refuse_code(key: str, value: Any) -> None:
+    """UserError for what names code to run: a value may come from anywhere, the files of configs/ do not."""
+    if isinstance(value, ChoiceSweep):
+        value = value.list
+    inside = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else [])
+    if not set(NAMES_CODE).isdisjoint([*key.split("."), *(str(each) for each, _ in inside)]):
+        raise UserError(f"{key}: a value names no code (`_target_` and the like); that stands in a file of configs/")
+    for name, each in inside:
+        _refuse_code(f"{key}.{name}", each)
 
 
 def _check_value(key: str, value: Any, default: Any) -> None:
@@ -173,11 +195,11 @@ def _check_value(key: str, value: Any, default: Any) -> None:
         raise UserError(f"{key}: expected a folder, found nothing")
     several = key.endswith(_SEVERAL)  # then each costs itself alone, whatever its length
     for name in value if several and isinstance(value, list) else [value]:
-        text = str(name or "")
+        text = str(name or "").replace("\\${", "${")
         if not isinstance(name, str | int | float | None) or isinstance(name, bool) or "\0" in text:
             raise UserError(f"{key}={str(value)[:200]!r}: expected the name of a file or folder")
         sizes = [len(part.encode("utf-8", "surrogateescape")) for part in (text, *text.split("/"))]
-        if not several and "${" not in text and (sizes[0] > _LONGEST_PATH or max(sizes[1:]) > _LONGEST_NAME):
+        if not several and (sizes[0] > _LONGEST_PATH or max(sizes[1:]) > _LONGEST_NAME):
             raise UserError(f"{key}={text[:80]}...: {sizes[0]} bytes, longer than the name of a file can be")
 
 
@@ -206,6 +228,8 @@ def _value_for_hydra(argument: str, key: str, value: str, many_runs: bool) -> st
     except HydraException:
         return _from_yaml(key, value)
     if override.is_sweep_override():
+        if many_runs and "${" in value and not _may_refer(key, many_runs):
+            raise UserError(f"{key}: one of several values cannot hold `${{`; give each run a command of its own")
         if many_runs:
             return value
         # Without -m, "a cat, on a sofa" is a text, not two values to be tried in turn.
@@ -216,7 +240,21 @@ def _value_for_hydra(argument: str, key: str, value: str, many_runs: bool) -> st
         return _from_yaml(key, value)  # 007 is a name here
     if isinstance(parsed, str) and parsed != value and parsed == value.strip():
         return quoted(value)  # the space behind "a photo of " belongs to it
-    return value
+    return value if "${" not in value or _may_refer(key, many_runs) else _literal(parsed)
+
+
+def _may_refer(key: str, many_runs: bool) -> bool:
+    """To other keys: Hydra's own, and with -m, where each run needs a folder, `output_path='out/${seed}'`."""
+    return key.startswith("hydra.") or (many_runs and key == "output_path")
+
+
+def _literal(value: Any) -> str:
+    """What Hydra has read of an argument, for it to read again, without interpolations."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_literal, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{_literal(each)}' for key, each in value.items())}}}"
+    return quoted(value) if isinstance(value, str) else "null" if value is None else str(value).lower()
 
 
 def _is_file(name: Any) -> bool:

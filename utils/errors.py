@@ -24,9 +24,9 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]}? " if near else ""
 
 
-def first_line(error: BaseException) -> str:
+def first_line(error: BaseException, *, longest: int = 160) -> str:
     """Of its message; its kind where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:longest]
 
 
 def some(names: Sequence[str]) -> str:

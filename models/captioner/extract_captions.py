@@ -17,7 +17,7 @@ from extraction.batching import Encoded
 from extraction.encoder import Encoder
 from extraction.memory import Pieces
 from extraction.options import FrameOptions, PictureOptions
-from extraction.preprocess import Preprocess
+from extraction.preprocess import Preparation, preparation_for
 from extraction.streams import Images, Videos
 from extraction.towers import LoadedModel
 from models.captioner.checkpoint import LoadedCaptioner, find_captioner, load_captioner
@@ -37,8 +37,8 @@ FEATURE_TYPE = "captions"
 class TwoViews:
     """A picture as the captioner's features want it, and as the model that scores the caption does."""
 
-    grid: Preprocess
-    score: Preprocess
+    grid: Preparation
+    score: Preparation
 
     def image(self, image: Image.Image) -> tuple[Tensor, Tensor]:
         return self.grid.image(image), self.score.image(image)
@@ -69,7 +69,7 @@ class CaptionOutput:
 
     @torch.inference_mode()
     def _encode(self, contents: Sequence[tuple[Tensor, Tensor]]) -> dict[str, np.ndarray]:
-        for_grid, for_score = (torch.stack(list(views)) for views in zip(*contents, strict=True))
+        for_grid, for_score = (list(views) for views in zip(*contents, strict=True))
         grid_pool = self.captioner.features.get("grid_pool", 1)
         grid = self.grids.features(for_grid, wanted=("grid",), grid_pool=grid_pool)["grid"]
         model, vocabulary = self.captioner.model, self.captioner.vocabulary
@@ -95,7 +95,7 @@ class CaptionOutput:
         of_reading = (end.source, end.damage, end.warnings)
         return Features(encoded.item, self.folder, found, dict(settings), provenance, predictions, *of_reading)
 
-    def _clip_s(self, pixels: Tensor, captions: list[str]) -> np.ndarray:
+    def _clip_s(self, pixels: Sequence[Tensor], captions: list[str]) -> np.ndarray:
         """2.5 max(cos, 0), as Hessel et al. 2021."""
         images = self.scores.images(pixels)
         texts = self.scores.texts(prefixed(captions, self.prefix), truncate=True)
@@ -138,7 +138,7 @@ class ExtractCaptions:
         wanted = {key: loaded.features[key] for key in ("resize", "convert_rgb") if key in loaded.features}
         views = TwoViews(
             replace(pictures, **wanted).for_tower(grid.model.visual),
-            Preprocess.of(score.model.visual, pictures.preprocess),
+            preparation_for(score.model.visual, pictures.preprocess),
         )
         output = CaptionOutput(
             loaded,

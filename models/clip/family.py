@@ -7,6 +7,9 @@ from extraction.towers import FoundModel
 from models.clip.layouts import files_that_count
 from models.clip.positions import Interpolation
 from models.clip.weights import EMBEDDED, URLS, find_weights, load_model
+from models.licence import licence_beside
+
+_OWN_LICENCES = dict.fromkeys(URLS, "MIT (openai/CLIP)") | dict.fromkeys(EMBEDDED, "MIT (this project)")
 
 
 def load(
@@ -28,7 +31,14 @@ def load(
     }
     if resolution is not None:
         settings["interpolation"] = interpolation
-    return FoundModel(model=model, name=name, weights=str(weights), files=files_that_count(weights), settings=settings)
+    return FoundModel(
+        model=model,
+        name=name,
+        weights=str(weights),
+        files=files_that_count(weights),
+        settings=settings,
+        licence=_OWN_LICENCES.get(model_name) or licence_beside(weights),
+    )
 
 
 def folder_name(model_name: str) -> str:

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from extraction.precision import autocast, weights_dtype
-from extraction.towers import Color, Resample, Resize
+from extraction.towers import Color, Resample, Resize, check_tokens
 from models.clip.layers import NARROWEST, LayerNorm, constructor_arguments
 from models.clip.positions import Interpolation
 from models.clip.pretrained import pretrained_distilbert, timm_model
@@ -191,6 +191,11 @@ class DistilBertTower(nn.Module):
         rows = [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
         return fixed_width(rows, texts, self.context_length, truncate=truncate, pad_id=self._pad_id)
 
+    def fitted(self, tokens: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
+        """The same ids; UserError unless they are of `tokenize`."""
+        check_tokens(tokens, context_length=self.context_length, vocab_size=self.vocab_size, first_id=self._first_id)
+        return tokens
+
     def learn_vocabulary(self, captions: Iterable[str], *, size: int = 30_522) -> None:
         """Make a WordPiece vocabulary of the captions and word embeddings for it. The same captions give the same."""
         vocabulary = learn_vocabulary(captions, size=size, lowercase=self.arguments["lowercase"])
@@ -207,7 +212,7 @@ class DistilBertTower(nn.Module):
 
         self.arguments["vocabulary"] = vocabulary
         ids = {word: index for index, word in enumerate(vocabulary or SPECIAL)}
-        self._pad_id = ids["[PAD]"]
+        self._pad_id, self._first_id = ids["[PAD]"], ids["[CLS]"]
         self._tokenizer = BertWordPieceTokenizer(ids, lowercase=self.arguments["lowercase"])
 
     def train(self, mode: bool = True) -> "DistilBertTower":

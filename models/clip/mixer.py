@@ -15,7 +15,7 @@ from extraction.preprocess import MEAN, STD
 from extraction.towers import Color, Resample, Resize
 from models.clip.layers import MLP, LayerNorm, constructor_arguments
 from models.clip.positions import Interpolation
-from models.clip.tokenizer import tokenize
+from models.clip.tokenizer import at_width, tokenize
 from utils.errors import UserError, check_option
 
 POOLS = ("eot", "mean")
@@ -188,6 +188,10 @@ class TextMixer(nn.Module):
     def tokenize(self, texts: list[str], *, truncate: bool = False) -> Int[Tensor, "b t"]:
         """CLIP's own tokens at this tower's length; see `models.clip.tokenizer.tokenize`."""
         return tokenize(texts, context_length=self.context_length, truncate=truncate)
+
+    def fitted(self, tokens: Int[Tensor, "b t"]) -> Int[Tensor, "b n"]:
+        """Ids of `clip.tokenize`, whatever their width, at this tower's length."""
+        return at_width(tokens, context_length=self.context_length, vocab_size=self.vocab_size)
 
     def initialize(self) -> None:
         nn.init.normal_(self.token_embedding.weight, std=0.02)

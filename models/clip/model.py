@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from extraction.precision import Precision, cast_layers, convert
-from extraction.towers import ImageTower, Probability, TextTower, check_tokens
+from extraction.towers import ImageTower, Probability, TextTower
 from models.clip.positions import Interpolation
 from utils.errors import UserError
 
@@ -47,7 +47,12 @@ class CLIPImageTower(ImageTower, Trainable, Protocol):
 
 
 class CLIPTextTower(TextTower, Trainable, Protocol):
-    pass
+    def fitted(self, tokens: Int[Tensor, "b t"]) -> Int[Tensor, "b n"]:
+        """Ids as the tower takes them; UserError for those of another tokenizer.
+
+        Towers with CLIP's own take `clip.tokenize`'s for any length, as everybody's code has them.
+        """
+        ...
 
 
 class CLIP(nn.Module):
@@ -93,9 +98,8 @@ class CLIP(nn.Module):
         return self.visual(image.to(self.visual.dtype))
 
     def encode_text(self, text: Int[Tensor, "b t"]) -> Float[Tensor, "b e"]:
-        """Token ids of `tokenize` -> features, not normalised."""
-        check_tokens(text, context_length=self.context_length, vocab_size=self.vocab_size)
-        return self.text(text)
+        """Token ids of `tokenize` (or `clip.tokenize`, if the model has CLIP's tokens) -> features, not normalised."""
+        return self.text(self.text.fitted(text))
 
     def forward(
         self, image: Float[Tensor, "b 3 h w"], text: Int[Tensor, "n t"]

@@ -10,7 +10,7 @@ from torch import nn
 
 from models.checked_tensors import check_tensors
 from models.clip.wordpiece import SPECIAL
-from models.hub import cache_folder, hub_or_cache
+from models.hub import cached_first
 from utils.errors import UserError, did_you_mean, first_line
 from utils.plain_files import check_plain
 
@@ -31,12 +31,11 @@ def timm_model(name: str, pretrained: bool | str, resolution: int) -> nn.Module:
         return _timm_from_file(name, pretrained, size)
     if not pretrained:
         return timm.create_model(name, num_classes=0, **size)
-    with hub_or_cache() as silence:
-        try:
-            return timm.create_model(name, pretrained=True, num_classes=0, **size)
-        except Exception as error:  # of whatever the library fetches with
-            source = f"{name} ({config.hf_hub_id})" if config is not None and config.hf_hub_id else name
-            raise _no_weights("vision", pretrained, source, silence, error, "false", "model.safetensors") from error
+    try:
+        return cached_first(lambda: timm.create_model(name, pretrained=True, num_classes=0, **size), offline=False)
+    except Exception as error:  # of whatever the library fetches with
+        source = f"{name} ({config.hf_hub_id})" if config is not None and config.hf_hub_id else name
+        raise _no_weights("vision", pretrained, source, error, "false", "model.safetensors") from error
 
 
 def _timm_from_file(name: str, given: str, size: dict[str, Any]) -> nn.Module:
@@ -100,11 +99,10 @@ def pretrained_distilbert(name: str | bool) -> tuple[Any, dict[str, Any]]:
                 f"text.pretrained={name}: not a folder with a DistilBERT model and its tokenizer ({first_line(error)})"
             ) from error
     else:
-        with hub_or_cache() as silence:
-            try:
-                trunk, tokenizer, missing = _from_transformers(name)
-            except Exception as error:  # of whatever the library fetches with
-                raise _no_weights("text", name, name, silence, error, "null", "folder") from error
+        try:
+            trunk, tokenizer, missing = cached_first(lambda: _from_transformers(name), offline=False)
+        except Exception as error:  # of whatever the library fetches with
+            raise _no_weights("text", name, name, error, "null", "folder") from error
     if missing:
         raise UserError(
             f"text.pretrained={name}: not a DistilBERT: {len(missing)} of its weights are not there: {missing[0]} ..."
@@ -132,13 +130,10 @@ def _from_transformers(source: str) -> tuple[Any, Any, list[str]]:
     return trunk, DistilBertTokenizerFast.from_pretrained(source), sorted(facts["missing_keys"])
 
 
-def _no_weights(
-    tower: str, given: object, source: str, silence: str, error: Exception, without: str, example: str
-) -> UserError:
+def _no_weights(tower: str, given: object, source: str, error: Exception, without: str, example: str) -> UserError:
     """Where they were looked for, and how they can be given."""
-    where = f"not in {cache_folder()}, and {silence}" if silence else f"nowhere to be had ({first_line(error)})"
     key, given = f"{tower}.pretrained", "true" if given is True else given
     return UserError(
-        f"{key}={given}: the weights of {source} are {where}. Give their file or folder, {key}=path/to/{example}, "
-        f"or {key}={without} for random weights"
+        f"{key}={given}: cannot get the weights of {source}: {first_line(error, longest=400)}. "
+        f"Give their file or folder, {key}=path/to/{example}, or {key}={without} for random weights"
     )

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.clip.layers import NARROWEST, LayerNorm, Transformer, constructor_arguments
-from models.clip.tokenizer import tokenize
+from models.clip.tokenizer import at_width, tokenize
 
 
 class TextTransformer(nn.Module):
@@ -58,6 +58,10 @@ class TextTransformer(nn.Module):
     def tokenize(self, texts: list[str], *, truncate: bool = False) -> Int[Tensor, "b t"]:
         """CLIP's own tokens at this tower's length; see `models.clip.tokenizer.tokenize`."""
         return tokenize(texts, context_length=self.context_length, truncate=truncate)
+
+    def fitted(self, tokens: Int[Tensor, "b t"]) -> Int[Tensor, "b n"]:
+        """Ids of `clip.tokenize`, whatever their width, at this tower's length."""
+        return at_width(tokens, context_length=self.context_length, vocab_size=self.vocab_size)
 
     def initialize(self) -> None:
         nn.init.normal_(self.token_embedding.weight, std=0.02)

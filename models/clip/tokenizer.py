@@ -14,9 +14,11 @@ from pathlib import Path
 import ftfy
 import regex
 import torch
+import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
+from extraction.towers import check_tokens
 from utils.errors import UserError
 
 NUM_MERGES = 48_894  # the file has more lines; CLIP's vocabulary of 49,408 stops here
@@ -127,6 +129,22 @@ def tokenize(texts: str | list[str], context_length: int = 77, truncate: bool = 
     texts = [texts] if isinstance(texts, str) else texts
     rows = [[tokenizer.start_id, *tokenizer.encode(text), tokenizer.end_id] for text in texts]
     return fixed_width(rows, texts, context_length, truncate=truncate)
+
+
+def at_width(tokens: Int[Tensor, "b t"], *, context_length: int, vocab_size: int) -> Int[Tensor, "b n"]:
+    """Ids that `tokenize` padded to any width, as a tower of n = `context_length` takes them.
+
+    UserError for a text that has more tokens than that, and for ids of another tokenizer.
+    """
+    width = tokens.shape[1]
+    if width > context_length and tokens[:, context_length:].any():
+        raise UserError(
+            f"token ids (b, {width}) with a text of more than {context_length}, the most this model takes: "
+            "use model.tokenize(texts, truncate=True), which cuts it"
+        )
+    tokens = tokens[:, :context_length]
+    check_tokens(tokens, context_length=context_length, vocab_size=vocab_size)
+    return F.pad(tokens, (0, max(context_length - width, 0)))
 
 
 def fixed_width(

@@ -1,6 +1,5 @@
 """A model of the open_clip library with the face of `models.clip.model.CLIP`: one encoder serves both families."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from extraction.precision import Precision, autocast, convert, weights_dtype
 from extraction.towers import Color, Probability, Resample, Resize, check_tokens
+from models.open_clip.tokenizer import Tokenizer, tokenize
 from utils.errors import UserError
 
 _RESIZES: dict[str, Resize] = {"shortest": "crop", "squash": "squash"}
@@ -59,15 +59,15 @@ class OpenCLIPTower:
 
 
 class OpenCLIP(nn.Module):
-    """`model` as open_clip builds it, in evaluation mode; `tokenizer` as its `get_tokenizer` gives it."""
+    """`model` as open_clip builds it, in evaluation mode."""
 
     model: Any
 
-    def __init__(self, model: nn.Module, tokenizer: Callable[..., Tensor], preprocess: dict[str, Any]) -> None:
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer, preprocess: dict[str, Any]) -> None:
         super().__init__()
         self.model, self._tokenizer = model, tokenizer
         self.visual = OpenCLIPTower(model, preprocess)
-        self.context_length: int = getattr(tokenizer, "context_length")  # noqa: B009 - no type of theirs has it
+        self.context_length: int = tokenizer.context_length
 
     @property
     def logit_scale(self) -> Tensor:
@@ -95,15 +95,5 @@ class OpenCLIP(nn.Module):
             return self.model.encode_text(text)
 
     def tokenize(self, texts: list[str], *, truncate: bool = False) -> Int[Tensor, "b t"]:
-        """As open_clip's tokenizer of this model, which cuts long texts silently: here they raise unless `truncate`."""
-        limit = self.context_length
-        if not truncate:
-            # What comes out of ten times the room: its last column is padding, except for a book.
-            ids = self._tokenizer(texts, context_length=10 * limit)
-            used = (ids != ids[:, -1:]).cumsum(dim=1).argmax(dim=1) + 1
-            for text, number in zip(texts, used.tolist(), strict=True):
-                if number > limit:
-                    raise UserError(
-                        f"the text has {number} tokens, {limit} is the most this model takes: {text[:80]!r}"
-                    )
-        return self._tokenizer(texts)
+        """As open_clip's tokenizer of this model; a text that is too long is a UserError unless `truncate`."""
+        return tokenize(self._tokenizer, texts, truncate=truncate)

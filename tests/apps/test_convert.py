@@ -104,7 +104,9 @@ def test_of_several_forms_one_that_is_intact_is_read(saved: list[Features], tmp_
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"expected a folder with saved features \(\*_meta\.json, \*\.h5\)"):
+    with pytest.raises(
+        UserError, match=r"expected a folder with saved features \(\*_meta\.json, \*meta\.jsonl, \*\.h5\)"
+    ):
         into(tmp_path, SaveNumpy(), tmp_path)
     with pytest.raises(UserError, match=r"on_extraction=\[\]"):
         convert(input_path=str(tmp_path), forms=[], on_extraction=[], output_path=tmp_path)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from extraction.encoder import Encoder, grid_shape
-from extraction.extractor import check_preset
+from extraction.extractor import check_preset, preset_folder
 from extraction.precision import Precision
 from extraction.preprocess import normalize
 from models.clip.description import WithoutInitialWeights
@@ -232,3 +233,18 @@ def test_a_model_that_contradicts_its_preset_is_refused() -> None:
         check_preset(preset, model_name="RN50", grid_shape=None, global_dim=1024)
     check_preset(preset, model_name="any", grid_shape=None, global_dim=512)
     check_preset(None, model_name="any", grid_shape=(1, 1), global_dim=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "folder"),
+    [
+        ("ViT-B_32", None, "clip/ViT-B_32"),
+        ("ViT-B_32", "ViT-B/32", "clip/ViT-B_32"),
+        ("ViT-B_32", "ViT-B/32_448", "clip/ViT-B_32_448"),
+        ("mine", "ViT-B/32_448", "clip/mine_ViT-B_32_448"),
+    ],
+)
+def test_results_of_a_preset_have_a_folder_of_their_own(name: str, preset: str | None, folder: str) -> None:
+    choice = {"name": preset} if preset else None
+    model: Any = SimpleNamespace(feature_type="clip", name=name, folder=f"clip/{name}")
+    assert preset_folder(model, choice) == folder

@@ -86,9 +86,15 @@ def videos(tmp_path: Path) -> list[str]:
     return [str(tmp_path / f"{name}.mp4") for name in ("a", "bad", "c")]
 
 
-def run(extractor: Counting, handlers: list[Any], videos: list[str], tmp_path: Path) -> int:
+def run(extractor: Counting, handlers: list[Any], videos: list[str], tmp_path: Path, **options: Any) -> int:
     inputs = find_inputs(video_paths=videos)
-    return extract(inputs=inputs, extractor=extractor, on_extraction=handlers, output_path=tmp_path / "out")
+    given = {"inputs": inputs, "extractor": extractor, "on_extraction": handlers}
+    return extract(**given, output_path=tmp_path / "out", **options)
+
+
+def new_video(tmp_path: Path) -> str:
+    (tmp_path / "new.mp4").write_bytes(b"new")
+    return str(tmp_path / "new.mp4")
 
 
 def ledger(tmp_path: Path) -> list[dict[str, Any]]:
@@ -148,7 +154,7 @@ def test_an_unexpected_exception_is_listed_with_its_traceback(
     assert "Traceback" in caplog.text
 
 
-def test_what_is_done_is_skipped_and_redone_under_other_settings(videos: list[str], tmp_path: Path) -> None:
+def test_what_is_done_is_skipped_and_other_settings_are_redone_if_asked_for(videos: list[str], tmp_path: Path) -> None:
     handler = SaveNumpy()
     run(Counting(), [handler], videos, tmp_path)
     again = Counting()
@@ -159,7 +165,11 @@ def test_what_is_done_is_skipped_and_redone_under_other_settings(videos: list[st
     run(again, [handler], videos, tmp_path)
     assert again.read_items == ["bad"]
     changed = Counting(settings={"version": 2})
-    assert run(changed, [handler], videos, tmp_path) == 0
+    for given in (videos, [new_video(tmp_path)]):  # whatever its items: the folder's settings are others
+        with pytest.raises(UserError, match=r"counting: holds results of other settings .*version: 1 -> 2"):
+            run(changed, [handler], given, tmp_path)
+    assert changed.read_items == []
+    assert run(changed, [handler], videos, tmp_path, overwrite=True) == 0
     assert sorted(changed.read_items) == ["a", "bad", "c"]
     assert set(statuses(tmp_path).values()) == {"done"}
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from extraction.encoder import Encoder
-from extraction.precision import Int8Linear, OneDNNLinear, Precision, convert, resolve
+from extraction.precision import Int8Linear, OneDNNLinear, Precision, convert, resolve, usable_device, why_no_cuda
 from models.clip.model import CLIP
 from models.clip.weights import load_model
 from tests.helpers.architectures import Architecture
@@ -87,3 +87,33 @@ def test_mistakes_are_named() -> None:
         convert(tiny_model(), "fp61", CPU)  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match="int8 runs on the CPU, found device=cuda"):
         convert(tiny_model(), "int8", torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Please update it."),
+            "The NVIDIA driver on your system is too old (found version 11040); make install TORCH_BACKEND=auto",
+        ),
+        (AssertionError("Torch not compiled with CUDA enabled"), "not compiled with CUDA enabled; make install TORCH"),
+        (RuntimeError("No CUDA GPUs are available"), "(No CUDA GPUs are available), running on the CPU"),
+    ],
+)
+def test_a_card_that_cannot_be_used_is_told_with_pytorchs_reason(
+    error: Exception, told: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def init() -> None:
+        raise error
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.init", init)
+    assert usable_device("cuda:0") == torch.device("cpu")
+    (message,) = caplog.messages
+    assert message.startswith("device=cuda:0: CUDA is not available here (")
+    assert told in message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a card there is no reason to tell")
+def test_pytorch_gives_a_reason() -> None:
+    assert "no reason" not in why_no_cuda()

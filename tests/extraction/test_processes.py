@@ -1,5 +1,6 @@
 """Several processes run the same job on one folder: whoever lives finishes everything, and nothing is done twice."""
 
+import json
 import os
 import random
 import signal
@@ -111,3 +112,38 @@ def test_one_that_never_wakes_is_said_to_miss(tmp_path: Path, woken: bool) -> No
     assert exits(start(1, images, out)) == [0]
     check_complete(out)
     assert set(entries(out, "done").values()) == {1}
+
+
+def versions(out: Path) -> set[int]:
+    return {json.loads(meta.read_bytes())["settings"]["version"] for meta in out.rglob("*_meta.json")}
+
+
+def test_of_two_configurations_at_once_one_is_refused(tmp_path: Path) -> None:
+    """And neither takes the other's results for its own."""
+    images = images_in(tmp_path / "images", 40)
+    for attempt in range(4):
+        out = tmp_path / f"out{attempt}"
+        first, second = (start(1, images, out, 60.0, version)[0] for version in (1, 2))
+        assert sorted(exits([first, second])) == [0, 1]  # pyright: ignore
+        done, refused = (first, second) if first.exitcode == 0 else (second, first)
+        assert versions(out) == {1 if done is first else 2}
+        assert missing(out, 40) == 0
+        assert not (out / ".locks").exists()
+        assert entries(out, "done") == {f"{k:04}": 1 for k in range(40)}
+        assert not entries(out, "elsewhere")
+        assert not entries(out, "skipped")
+        said = out.with_suffix(f".{refused.pid}").read_text()
+        assert "is saving results of other settings there now" in said or "holds results of other settings" in said
+
+
+def test_what_a_killed_run_of_another_configuration_left_is_kept(tmp_path: Path) -> None:
+    images, out = images_in(tmp_path / "images", NUM_IMAGES), tmp_path / "out"
+    (killed,) = start(1, images, out)
+    wait_for_work(out, 5)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.join(60)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*_meta.json")}
+    assert exits(start(1, images, out, 60.0, 2)) == [1]
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*_meta.json")} == before
+    assert exits(start(1, images, out)) == [0]
+    assert versions(out) == {1}

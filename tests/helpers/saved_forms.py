@@ -34,8 +34,8 @@ class Folder:
     def __init__(self, path: Path, *forms: Form, gathered: bool = False) -> None:
         self.path, self.forms, self._gathered = path, forms, gathered
 
-    def store(self) -> Store:
-        return Store(self.path, self.forms)
+    def store(self, *, overwrite: bool = False) -> Store:
+        return Store(self.path, self.forms, overwrite=overwrite)
 
     def save(self, *features: Features) -> None:
         store = self.store()
@@ -53,8 +53,8 @@ class Folder:
             pass
         return ledger
 
-    def done(self, features: Features) -> bool:
-        return self.store().done(features.item, features.folder, plain(features.settings))
+    def done(self, features: Features, *, overwrite: bool = False) -> bool:
+        return self.store(overwrite=overwrite).done(features.item, features.folder, plain(features.settings))
 
     def read(self, forms: Sequence[Form] | None = None) -> list[Features | MediaError]:
         forms = list(saving_forms().values()) if forms is None else forms

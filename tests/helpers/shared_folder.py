@@ -15,7 +15,7 @@ from extraction.batching import Encoded
 from extraction.events import End, Prepared, Start
 from extraction.pipeline import extract
 from media.inputs import find_inputs
-from store import items
+from store import records
 from store.forms import SaveNumpy
 from utils.types import Features, Item, Show
 
@@ -51,17 +51,24 @@ class Slow:
         return Features(encoded.item, self.folder, encoded.features, self.settings)
 
 
-def work(images: Path, out: Path, patience_seconds: float = 60) -> None:
-    """One process. Every meta file that it writes is noted in `<out>.written`, so that one written twice shows."""
+def work(images: Path, out: Path, patience_seconds: float = 60, version: int = 1) -> None:
+    """One process, with the settings of this version. Every meta file that it writes is noted in `<out>.written`, so
+    that one written twice shows.
+    """
     os.dup2(os.open(out.with_suffix(f".{os.getpid()}"), os.O_WRONLY | os.O_CREAT), 2)  # the bars of many processes
-    log, write_record = os.open(out.with_suffix(".written"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), items.write_record
+    log, write_record = (
+        os.open(out.with_suffix(".written"), os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+        records.write_record,
+    )
 
     def noted(path: Path, record: Any) -> None:
         write_record(path, record)
         os.write(log, f"{path.name}\n".encode())
 
-    items.write_record = noted
-    given = {"inputs": find_inputs(image_paths=str(images)), "extractor": Slow(), "on_extraction": [SaveNumpy()]}
+    records.write_record = noted
+    extractor = Slow()
+    extractor.settings = {"version": version}
+    given = {"inputs": find_inputs(image_paths=str(images)), "extractor": extractor, "on_extraction": [SaveNumpy()]}
     raise SystemExit(extract(**given, output_path=out, patience_seconds=patience_seconds))
 
 

@@ -101,7 +101,8 @@ class Dropped(nn.Module):
         self.context_length, self.output_dim = self.inner.context_length, self.inner.output_dim
         self.vocab_size = self.inner.vocab_size
         self.arguments = self.inner.arguments
-        self.tokenize, self.initialize = self.inner.tokenize, self.inner.initialize
+        self.tokenize, self.fitted = self.inner.tokenize, self.inner.fitted
+        self.initialize = self.inner.initialize
 
     @property
     def dtype(self) -> torch.dtype:

@@ -160,6 +160,7 @@ def test_coco_ids(tmp_path):
         "1000092795.jpg.png",
         "val2014/COCO_val2014_000000391895.jpg",
     )
+    touch(tmp_path, "1000092795.jpg.png")  # one is enough to see that the folder is right
     assert image_names(file_with_paths=file, image_dir=tmp_path, id_mode="coco_int") == [
         *("391895", "147328", "1000092795")
     ]
@@ -175,6 +176,7 @@ def test_names_without_coco_ids(tmp_path, name):
 
 def test_ids_from_a_column(tmp_path):
     file = write_list(tmp_path, "0, val/a.jpg", "", "# comment", "b/c , a, b.jpg", " 2,val/a.jpg", "0,val/a.jpg")
+    touch(tmp_path, "a, b.jpg")
     items = images_in(file_with_paths=file, image_dir=tmp_path, id_mode="column")
     assert [(item.name, str(item.path.relative_to(tmp_path))) for item in items] == [
         *(("0", "val/a.jpg"), ("b/c", "a, b.jpg"), ("2", "val/a.jpg"))
@@ -326,7 +328,25 @@ def test_a_wrong_shard_is_told_for_an_empty_list_too() -> None:
         ("head200_nocaps_val_image_list.txt", "column", "0"),
     ],
 )
-def test_genuine_lists(name, id_mode, first):
-    found = image_names(file_with_paths=SHARED / "data/jianjieluo__OpenAI-CLIP-Feature" / name, id_mode=id_mode)
+def test_genuine_lists(tmp_path, name, id_mode, first):
+    listed = SHARED / "data/jianjieluo__OpenAI-CLIP-Feature" / name
+    touch(tmp_path, listed.read_text().splitlines()[0].rpartition(", ")[2])
+    found = image_names(file_with_paths=listed, image_dir=tmp_path, id_mode=id_mode)
     assert len(found) == len(set(found)) == 200
     assert found[0] == first
+
+
+def test_listed_files_that_are_not_there_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "here.jpg").write_bytes(b"photo")
+    listed = tmp_path / "list.txt"
+    listed.write_text("here.jpg\n" + "".join(f"gone{k}.jpg\n" for k in range(22)))
+    given = {"file_with_image_paths": str(listed), "image_dir": str(tmp_path)}
+    assert len(find_inputs(**given)["image"]) == 23
+    (record,) = caplog.records
+    lines = record.getMessage().splitlines()
+    assert lines[0] == f"file_with_image_paths={listed}: 22 of 23 images are not there:"
+    assert lines[1:3] == [f"  {tmp_path / 'gone0.jpg'}", f"  {tmp_path / 'gone1.jpg'}"]
+    assert (len(lines), lines[-1]) == (22, "  ... and 2 more")
+    (tmp_path / "here.jpg").unlink()
+    with pytest.raises(UserError, match=f"none of its 23 images is there, .*relative to image_dir={tmp_path}$"):
+        find_inputs(**given)

@@ -18,6 +18,7 @@ from models.clip.model import CLIP
 from models.load import ModelChoice, load
 from tests.helpers.tiny_clip import TINY, TINY_RESNET, write_tiny_checkpoint
 from tests.helpers.tiny_open_clip import RESNET, TIMM, VIT, write_open_clip_model
+from tests.helpers.tiny_transformers import write_transformers_model
 from tests.helpers.toy_family.family import ToyModel
 from utils.errors import UserError
 
@@ -67,10 +68,21 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str
             "open_clip",
             f"local-dir:{sigmoid}",
         ),
+        "transformers clip": ("transformers", str(write_transformers_model(folder / "t_clip", "clip"))),
+        "transformers siglip": ("transformers", str(write_transformers_model(folder / "t_siglip", "siglip"))),
     }
 
 
-FAMILIES = ("clip", "open_clip vit", "open_clip resnet", "open_clip timm", "open_clip sigmoid", "toy")
+FAMILIES = (
+    "clip",
+    "open_clip vit",
+    "open_clip resnet",
+    "open_clip timm",
+    "open_clip sigmoid",
+    "transformers clip",
+    "transformers siglip",
+    "toy",
+)
 PAIRS = [f"{vision} {text}" for vision, text in product(VISION, TEXT)]
 Make = Callable[[], ImageTextModel]
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from apps.convert import convert
-from store import items, writing
+from store import records, writing
+from store.files import plain
 from store.forms import Form, SaveNumpy, SavePickle
 from store.provenance import software
 from tests.helpers.saved_forms import Folder, options, run_ends, saving_forms
@@ -196,21 +197,61 @@ def test_a_meta_with_odd_content_is_never_an_exception(folder: Folder, make: Mak
     folder.save(features)
     meta_file(folder.path).write_text(json.dumps(meta(folder.path) | {part: value}))
     fine = part == "provenance" and isinstance(value, dict)
-    assert folder.done(features) == fine
+    if part == "settings" and isinstance(value, dict):
+        with pytest.raises(UserError, match="results of other settings"):
+            folder.done(features)
+    assert folder.done(features, overwrite=True) == fine
     assert len(folder.read()) == 1
     folder.save(features)
     assert folder.done(features)
 
 
 @each_form(CASES)
-def test_other_settings_are_redone_and_said_once(folder: Folder, make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_settings_are_refused_and_nothing_changes(folder: Folder, make: Make) -> None:
+    features = make()
+    folder.save(features)
+    settings = {"model": "ViT-B/32", "sampling": {"fps": 2, "range": [0, None]}, "paths": "x"}
+    message = (
+        r"ViT-B_32: holds results of other settings \(there -> asked for: sampling\.fps: 5 -> 2\); none is replaced"
+    )
+    for ask in (
+        lambda: folder.done(replace(features, settings=settings)),
+        lambda: folder.store().check_place(HOME, "video", settings),
+    ):
+        with pytest.raises(UserError, match=message):
+            ask()
+    assert folder.done(features)
+    folder.store().check_place(HOME, "video", plain(features.settings))
+    folder.store(overwrite=True).check_place(HOME, "video", settings)
+
+
+@each_form(CASES)
+def test_more_of_the_same_settings_is_done_again_and_less_is_there(folder: Folder, make: Make) -> None:
+    """A grid beside the global features, say: nothing is lost by it. One in place of the other would be."""
+    arrays = {"clip": np.ones((3, 8), np.float32)}
+    one, both, other = (
+        make(arrays=arrays, settings=dict.fromkeys(keys, True)) for keys in (["global"], ["global", "grid"], ["grid"])
+    )
+    folder.save(one)
+    assert not folder.done(both)
+    folder.store().check_place(HOME, "video", both.settings)
+    with pytest.raises(UserError, match=r"global: true -> \(not set\), grid: \(not set\) -> true"):
+        folder.done(other)
+    folder.save(both)
+    assert [folder.done(each) for each in (one, both, other)] == [True] * 3
+
+
+@each_form(CASES)
+def test_with_overwrite_other_settings_are_redone_and_said_once(
+    folder: Folder, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     old = [make("a"), make("b")]
     folder.save(*old)
     settings = {"model": "ViT-B/32", "sampling": {"fps": 2, "range": [0, None]}, "paths": "x"}
     new = [replace(features, settings=settings) for features in old]
     caplog.clear()
     caplog.set_level(logging.WARNING)
-    store = folder.store()
+    store = folder.store(overwrite=True)
     assert [store.done(each.item, HOME, settings) for each in new] == [False, False]
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
@@ -218,7 +259,7 @@ def test_other_settings_are_redone_and_said_once(folder: Folder, make: Make, cap
     assert [folder.done(features) for features in old] == [True, True]  # asking changes nothing
     folder.save(new[0])
     assert folder.done(new[0])
-    assert not folder.done(old[0])
+    assert not folder.done(old[0], overwrite=True)
     assert folder.done(old[1])
 
 
@@ -510,14 +551,14 @@ def test_two_forms_share_the_folder_and_the_meta(out: Path, make: Make, first: s
 
 def test_all_forms_at_once_are_one_item_with_one_meta(out: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     everything, features, written = Folder(out, *FORMS.values()), make(), []
-    real = items.write_record
-    monkeypatch.setattr(items, "write_record", lambda *arguments: (written.append(arguments), real(*arguments)))
+    real = records.write_record
+    monkeypatch.setattr(records, "write_record", lambda *arguments: (written.append(arguments), real(*arguments)))
     everything.save(features)
     assert len(written) == 1
     assert everything.done(features)
     reads: list[Path] = []
-    real_read = items.read_record
-    monkeypatch.setattr(items, "read_record", lambda path: (reads.append(path), real_read(path))[1])
+    real_read = records.read_record
+    monkeypatch.setattr(records, "read_record", lambda path: (reads.append(path), real_read(path))[1])
     assert everything.done(features)
     assert reads == [meta_file(out)]
 

@@ -67,10 +67,11 @@ def test_items_gather_in_one_file_and_are_done_again_one_by_one(make: Make, fold
     folder.save(*items[:4])
     folder.save(*items[4:])
     changed = make("a_b", settings=items[0].settings | {"model": "other"})
-    assert not folder.done(changed)
+    with pytest.raises(UserError, match="model: ViT-B/32 -> other"):
+        folder.done(changed)
     folder.save(changed)
     assert folder.done(changed)
-    assert not folder.done(items[NAMES.index("a_b")])
+    assert not folder.done(items[NAMES.index("a_b")], overwrite=True)
     assert all(folder.done(features) for features in items if features.item.name != "a_b")
     assert sorted(contents(folder.path)) == sorted(NAMES)
     Path(items[0].item.path).write_bytes(b"another video")

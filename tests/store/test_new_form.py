@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
 from hydra.utils import call
 
 from tests.helpers.shared_data import ROOT
@@ -62,7 +63,9 @@ def test_the_worked_example(configs: Path, tiny: Path, tmp_path: Path, capsys: p
     }
     assert run(*given, "on_extraction=save_csv") == 0
     assert "4 skipped" in capsys.readouterr().err
-    assert run(*given, "on_extraction=save_csv", "normalize=true") == 0
+    with pytest.raises(InstantiationException, match="normalize: false -> true"):
+        run(*given, "on_extraction=save_csv", "normalize=true")
+    assert run(*given, "on_extraction=save_csv", "normalize=true", "overwrite=true") == 0
     assert "4 done" in capsys.readouterr().err
     (out / "clip" / "tiny" / "cat_clip.csv").write_text("1,2,3\n")
     assert run(*given, "on_extraction=[save_csv,save_numpy]", "normalize=true") == 0

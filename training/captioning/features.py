@@ -66,7 +66,7 @@ GRID = Kind("grids", ("features", "grid", "feat"), ("_grid.npy",), as_grid)
 
 def embedding_kind(feature_type: str | None) -> Kind:
     """Embeddings stand under the family of their model: "clip", "open_clip" or any other."""
-    families = [feature_type] if feature_type else ["clip", "open_clip"]
+    families = [feature_type] if feature_type else ["clip", "open_clip", "transformers"]
     endings = (*(f"_{family}.npy" for family in families), ".npy")
     return Kind("embeddings", ("g_feature", *families), endings, as_embedding)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.clip.weights import weights_sha256
+from training.captioning.reward_text import judge_sha256
 from utils.errors import UserError
 
 USUAL = {"grid_pool": 1, "convert_rgb": "after_resize"}  # of grids that are not described further
@@ -33,10 +34,10 @@ def described_grids(features: Mapping[str, Any], noted: Mapping[str, Any]) -> di
     return described | {"resize": noted["resize"]} | unusual
 
 
-def check_embeddings(model_name: str, noted: Mapping[str, Any]) -> None:
+def check_embeddings(model_name: str, noted: Mapping[str, Any], *, feature_type: str = "clip") -> None:
     """UserError where the embeddings were noted to be another model's: their products with its texts mean nothing."""
     found = noted.get("weights_sha256")
-    if found and found != weights_sha256(model_name):
+    if found and found != judge_sha256(model_name, feature_type):
         raise UserError(
             f"reward_model={model_name}: the embeddings are of {noted.get('model_name')} (SHA-256 {found:.8} ...) "
             "as their files say; give reward_model so, or the embeddings of this model as embeddings_path"

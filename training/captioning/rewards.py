@@ -133,16 +133,17 @@ def ended(words: Sequence[str], limit: int) -> list[str]:
 class ClipSReward:
     """CLIP-S, 2.5 max(cos, 0): how near the caption is to its image.
 
-    `model_name` is the model that the embeddings come from, or the grammar's file with the text tower tuned to it.
+    `model_name`, of the family `feature_type`, is the model that the embeddings come from, or the grammar's file with
+    the text tower tuned to it.
     """
 
-    def __init__(self, *, model_name: str, prefix: str = PREFIX) -> None:
+    def __init__(self, *, model_name: str, prefix: str = PREFIX, feature_type: str = "clip") -> None:
         check_text("clip_prefix", prefix)
-        self.model_name, self._prefix = model_name, prefix
+        self.model_name, self.feature_type, self._prefix = model_name, feature_type, prefix
 
     @cached_property
     def _text(self) -> FrozenText:
-        return frozen_text(self.model_name, self._prefix)
+        return frozen_text(self.model_name, self._prefix, self.feature_type)
 
     def prepare(self, source: LabelledGrids, device: torch.device) -> None:
         self._text.to(device)
@@ -159,15 +160,17 @@ class RefClipSReward:
     As Hessel et al. have it; `reference_scale=2.5` as in the captioner's original code.
     """
 
-    def __init__(self, *, model_name: str, prefix: str = PREFIX, reference_scale: float = 1.0) -> None:
+    def __init__(
+        self, *, model_name: str, prefix: str = PREFIX, reference_scale: float = 1.0, feature_type: str = "clip"
+    ) -> None:
         check_text("clip_prefix", prefix)
         check_number("reference_scale", reference_scale, least=0)
         self.reference_scale = reference_scale
-        self._name, self._prefix = model_name, prefix
+        self._name, self._prefix, self._feature_type = model_name, prefix, feature_type
 
     @cached_property
     def _text(self) -> FrozenText:
-        return frozen_text(self._name, self._prefix)
+        return frozen_text(self._name, self._prefix, self._feature_type)
 
     def prepare(self, source: LabelledGrids, device: torch.device) -> None:
         self._text.to(device)

@@ -67,7 +67,7 @@ def train(
             logger.info("no image embeddings: validation without CLIP-S")
         else:
             judge = judges["clip_s"] = clip_s()
-            check_embeddings(judge.model_name, source.embedding_settings)
+            check_embeddings(judge.model_name, source.embedding_settings, feature_type=judge.feature_type)
             judge.prepare(source.train, device)
 
         # optimizer, step, eval, save

@@ -174,12 +174,13 @@ def test_without_weights_both_towers_say_where_they_looked_and_how_to_give_them(
         with pytest.raises(UserError) as caught:
             build()
         found.append(str(caught.value))
-    looked = f"are not in {tmp_path}/cache, and http://127.0.0.1:9 cannot be reached (Connection refused). Give their"
+    looked = f"not in the hub's cache ({tmp_path}/cache), and http://127.0.0.1:9 cannot be reached (Connection refused)"
     assert found == [
-        f"vision.pretrained=true: the weights of resnet10t (timm/resnet10t.c3_in1k) {looked} file or folder, "
-        "vision.pretrained=path/to/model.safetensors, or vision.pretrained=false for random weights",
-        f"text.pretrained={BERT}: the weights of {BERT} {looked} file or folder, text.pretrained=path/to/folder, "
-        "or text.pretrained=null for random weights",
+        f"vision.pretrained=true: cannot get the weights of resnet10t (timm/resnet10t.c3_in1k): {looked}. "
+        "Give their file or folder, vision.pretrained=path/to/model.safetensors, "
+        "or vision.pretrained=false for random weights",
+        f"text.pretrained={BERT}: cannot get the weights of {BERT}: {looked}. Give their file or folder, "
+        "text.pretrained=path/to/folder, or text.pretrained=null for random weights",
     ]
     assert not huggingface_hub.constants.HF_HUB_OFFLINE
 

@@ -1,7 +1,11 @@
 """Where stored features come from: told, noted, and held against each other."""
 
+from pathlib import Path
+
 import pytest
 
+from models.load import ModelChoice, load
+from tests.helpers.tiny_transformers import write_transformers_model
 from tests.helpers.toy_captions import FEATURES
 from training.captioning.origin import check_embeddings, described_grids
 from utils.errors import UserError
@@ -32,3 +36,11 @@ def test_embeddings_of_another_model_are_refused():
     check_embeddings("tiny", {"weights_sha256": sha256_of("tiny")})
     with pytest.raises(UserError, match="reward_model=tiny: the embeddings are of ViT-B/32"):
         check_embeddings("tiny", {"weights_sha256": "0" * 64, "model_name": "ViT-B/32"})
+
+
+def test_embeddings_of_another_family(tmp_path: Path):
+    name = str(write_transformers_model(tmp_path / "clip", "clip"))
+    noted = load(ModelChoice(feature_type="transformers", model_name=name, device="cpu")).settings
+    check_embeddings(name, noted, feature_type="transformers")
+    with pytest.raises(UserError, match="the embeddings are of clip"):
+        check_embeddings(name, dict(noted) | {"weights_sha256": "0" * 64}, feature_type="transformers")

@@ -5,16 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hydra.utils import instantiate
 
 from evaluation.captions.cider import CiderD, DocumentFrequency
 from models.clip.hub_towers import DistilBertTower
 from models.clip.model import CLIP
 from models.clip.weights import find_weights, load_model
+from models.load import ModelChoice, load
 from pairs.annotations import END_WORD
 from pairs.loading import Loading
 from tests.helpers.configs import composed
 from tests.helpers.tiny_clip import tiny_model
+from tests.helpers.tiny_transformers import write_transformers_model
 from tests.helpers.toy_captions import Says, toy_data
 from training.captioning import reward_text, rewards
 from training.captioning.reward_text import FrozenText, frozen_text
@@ -52,7 +55,7 @@ class FakeText:
 
 @pytest.fixture
 def _fake(monkeypatch):
-    monkeypatch.setattr(rewards, "frozen_text", lambda model_name, prefix: FakeText())
+    monkeypatch.setattr(rewards, "frozen_text", lambda *_: FakeText())
 
 
 @pytest.mark.usefixtures("_fake")
@@ -214,7 +217,7 @@ WEIGHTS = {
 def test_every_option_of_the_group_has_the_weights_of_the_released_code(monkeypatch):
     assert {path.stem for path in (CONFIGS / "caption_train/reward").glob("*.yaml")} == set(WEIGHTS)
     monkeypatch.setattr(rewards, "load_head", lambda path: (torch.nn.Linear(64, 2), "A photo depicts "))
-    monkeypatch.setattr(rewards, "frozen_text", lambda model_name, prefix: FakeText())
+    monkeypatch.setattr(rewards, "frozen_text", lambda *_: FakeText())
     for name, weights in WEIGHTS.items():
         config = composed("caption_train", f"reward={name}", "grammar_path=grammar.pt")
         assert instantiate(config.reward, _convert_="all").weights == weights
@@ -247,3 +250,16 @@ def test_a_text_tower_with_other_tokens_is_read_to_its_end(tmp_path):
     with torch.no_grad():
         expected = torch.nn.functional.normalize(text.eval()(text.tokenize(words)), dim=1)
     torch.testing.assert_close(torch.from_numpy(np.stack([cat, dog])), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_judge_of_another_family(tmp_path):
+    name = str(write_transformers_model(tmp_path / "siglip", "siglip"))
+    model = load(ModelChoice(feature_type="transformers", model_name=name, device="cpu")).model
+    with torch.no_grad():
+        texts = F.normalize(
+            model.encode_text(model.tokenize(["A photo depicts a cat", "A photo depicts a dog"])), dim=1
+        )
+    reward = ClipSReward(model_name=name, feature_type="transformers")
+    reward.prepare(None, CPU)  # pyright: ignore[reportArgumentType]
+    found = reward(images(texts[:1].tolist() * 2), ["a cat", "a dog"])
+    torch.testing.assert_close(found, 2.5 * (texts @ texts[0]).clamp_min(0), atol=1e-5, rtol=1e-5)
