@@ -45,8 +45,8 @@ def caption_evaluate(
     if references is None and finecapeval and not split:  # it has none
         references, known = finecapeval, read_note_references(given_path("finecapeval", finecapeval, "FineCapEval.csv"))
     else:
-        path = given_path("references", references, "COCO's or Karpathy's json")
-        known = read_references(path, split=split, asked=given)
+        file = given_path("references", references, "COCO's or Karpathy's json")
+        known = read_references(file, split=split, asked=given)
     captions = paired(given, known, only_predicted=only_predicted, only_matching=only_matching)
     if image_folder:
         images = find_images(known, captions.image_ids, Path(image_folder).expanduser())
