@@ -61,14 +61,14 @@ def test_print(run: Run, tmp_path: Path) -> None:
 
 def test_a_sweep_runs_all_and_ends_with_the_worst_status(run: Run, tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_text("no image")
-    (tmp_path / "cat.jpg").write_bytes((ROOT / "sample" / "cat.jpg").read_bytes())
+    (tmp_path / "${x}.jpg").write_bytes((ROOT / "sample" / "cat.jpg").read_bytes())
     values = ("on_extraction=save_numpy,save_pickle", "output_path=out/${hydra:job.num}")
-    done = run("image_paths=[cat.jpg, broken.jpg]", *values, "hydra.sweep.dir=sweep", "-m")
+    done = run("image_paths=['${x}.jpg', broken.jpg]", *values, "hydra.sweep.dir=sweep", "-m")
     assert done.returncode == 1
     assert done.stderr.count("1 done, 1 failed") == 2
-    saved = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("cat_clip.*"))
-    assert saved == ["out/0/clip/tiny/cat_clip.npy", "out/1/clip/tiny/cat_clip.pkl"]
-    assert {path.name for path in tmp_path.iterdir()} == {"broken.jpg", "cat.jpg", "out", "sweep"}
+    saved = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("$*_clip.*"))
+    assert saved == ["out/0/clip/tiny/${x}_clip.npy", "out/1/clip/tiny/${x}_clip.pkl"]
+    assert {path.name for path in tmp_path.iterdir()} == {"broken.jpg", "${x}.jpg", "out", "sweep"}
 
 
 def test_save_skip_and_redo(run: Run, tmp_path: Path) -> None:
