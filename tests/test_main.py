@@ -83,7 +83,13 @@ def test_save_skip_and_redo(run: Run, tmp_path: Path) -> None:
     assert second.returncode == 0
     assert "1 skipped" in second.stderr
     assert saved.stat().st_mtime_ns == written
-    third = run(*save, "extraction_total=4")
+    refused = run(*save, "extraction_total=4")
+    assert refused.returncode == 1
+    assert "error: out/clip/tiny: holds results of other settings (there -> asked for: sampling.num_rows: 3 -> 4)" in (
+        refused.stderr
+    )
+    assert saved.stat().st_mtime_ns == written
+    third = run(*save, "extraction_total=4", "overwrite=true")
     assert third.returncode == 0
     assert "num_rows: 3 -> 4" in third.stderr
     assert np.load(saved).shape == (4, 16)
