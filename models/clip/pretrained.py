@@ -64,7 +64,7 @@ def _timm_from_file(name: str, given: str, size: dict[str, Any]) -> nn.Module:
         raise UserError(
             f"vision.pretrained={given}: not weights of timm's {name}: {len(missing)} are not there: {missing[0]} ..."
         )
-    one.pretrained_cfg.pop("state_dict")  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue] - kept twice
+    one.pretrained_cfg.pop("state_dict", None)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue] - kept twice
     return one
 
 
