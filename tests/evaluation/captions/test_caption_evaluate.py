@@ -3,6 +3,8 @@
 import csv
 import gzip
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -174,6 +176,15 @@ def test_mistakes_are_named(arguments: dict[str, Any], message: str, folder: Pat
     with pytest.raises(UserError, match=message):
         caption_evaluate(**given | arguments)
     assert not (folder / "out").exists()
+
+
+def test_the_page_knows_every_metric_and_its_commands_are_understood() -> None:
+    page = (ROOT / "evaluation" / "captions" / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`[^|]+) \|", page, re.MULTILINE)))) >= set(OPTIONS)
+    commands = [shlex.split(line) for line in page.splitlines() if line.startswith("python main.py")]
+    assert len(commands) == 5
+    for command in commands:
+        composed(command[3], *command[4:])
 
 
 OPTIONS = sorted(path.stem for path in (CONFIGS / "caption_evaluate/caption_metric").glob("*.yaml"))
