@@ -1,4 +1,4 @@
-"""The module of openai/CLIP for notebooks: `available_models`, `load`, `tokenize`; same signatures, same results."""
+"""The module of openai/CLIP (`import clip`): `available_models`, `load`, `tokenize`; same signatures, same results."""
 
 from typing import TYPE_CHECKING, Any
 

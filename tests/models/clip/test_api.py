@@ -1,4 +1,4 @@
-"""`from models import clip` in place of openai/CLIP's `import clip`."""
+"""The module behind `import clip` (tests/test_import_clip.py) and the feature pipeline in notebooks."""
 
 import inspect
 from pathlib import Path
