@@ -9,6 +9,7 @@ import torch
 from models.load import choice_of, extractor
 from tests.helpers.open_clip_families import write_family
 from tests.helpers.shared_data import ROOT
+from tests.helpers.tiny_transformers import write_transformers_model
 from training.captioning.origin import check_embeddings
 from training.captioning.reward_text import frozen_text
 from training.captioning.rewards import ClipSReward, RewardImages
@@ -45,3 +46,16 @@ def test_siglip_judges(tmp_path: Path) -> None:
     check_embeddings(name, noted)
     with pytest.raises(UserError, match=r"reward_model=open_clip:.*the embeddings are of siglip"):
         check_embeddings(name, noted | {"weights_sha256": "0" * 64})
+
+
+def test_naflex_of_transformers_judges(tmp_path: Path) -> None:
+    """As `feature_type=transformers` extracts for it, of pictures in their own shape."""
+    folder = write_transformers_model(tmp_path / "naflex", "naflex")
+    judge = extractor("transformers", model_name=str(folder), device="cpu", normalize=True)
+    photo = judge.extract_image(ROOT / "sample" / "cat.jpg")["transformers"]
+    texts = judge.extract_texts(["x a cat", "x two dogs"])["transformers"]
+    reward = ClipSReward(model_name=f"transformers:{folder}", prefix="x ")
+    seen = RewardImages([[], []], torch.from_numpy(np.concatenate([photo, photo])), longest_reference=6)
+    expected = torch.from_numpy(2.5 * np.maximum(photo @ texts.T, 0)[0])
+    torch.testing.assert_close(reward(seen, ["a cat", "two dogs"]), expected, atol=1e-5, rtol=1e-4)
+    check_embeddings(f"transformers:{folder}", judge.images.settings)
