@@ -146,3 +146,8 @@ def test_presets_lie_apart_and_are_kept_apart(weights: dict[str, Path], folder: 
     assert Path("one/147328.npz").read_bytes() == before
     assert run([*other, "output_path=one"], weights, "overwrite=true")[0] == 0
     assert Path("one/147328.npz").read_bytes() != before
+
+
+def test_the_table_of_the_readme_has_these_commands() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [words for words in COMMANDS if f"`{' '.join(words)}`" not in readme] == []
