@@ -9,6 +9,7 @@ ends at an empty caption, and leaves out the space before the first word, which 
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from jaxtyping import Bool, Float
 from evaluation.captions.caption_set import CaptionSet
 from evaluation.result import Result
 from extraction.precision import usable_device
-from models.hub import hub_or_cache
+from models.hub import cached_first
 from utils.errors import UserError, check_count, check_flags, check_text, first_line
 from utils.progress_bar import progress_bar
 
@@ -119,26 +120,17 @@ def f_score(
 def load_language_model(name: str, *, offline: bool) -> tuple[Any, Any]:
     """Model (float32, evaluation mode, on the CPU) and tokenizer: of a folder, of the hub's cache, else fetched."""
     path = Path(name).expanduser()
-    is_folder = path.is_dir()
-    if not is_folder and name.startswith(("/", ".", "~")):
+    if not path.is_dir() and name.startswith(("/", ".", "~")):
         raise UserError(f"bert_model={name}: no such folder")
     try:
-        return _read(str(path) if is_folder else name, local_files_only=True)
+        return _read(str(path)) if path.is_dir() else cached_first(partial(_read, name), offline=offline)
     except OSError as error:
-        if is_folder:
-            raise UserError(f"bert_model={name}: expected a model of transformers ({first_line(error)})") from error
-        if offline:
-            raise UserError(f"bert_model={name}: not in the hub's cache, and offline=true; or give a folder") from error
-    with hub_or_cache() as silence:
-        if silence:
-            raise UserError(f"bert_model={name}: not in the hub's cache, and {silence}; or give a folder")
-        try:
-            return _read(name, local_files_only=False)
-        except OSError as error:
-            raise UserError(f"bert_model={name}: cannot be fetched ({first_line(error)})") from error
+        raise UserError(
+            f"bert_model={name}: expected the folder of a model, or one of the Hugging Face hub; {first_line(error)}"
+        ) from error
 
 
-def _read(source: str, **where: bool) -> tuple[Any, Any]:
+def _read(source: str) -> tuple[Any, Any]:
     """OSError where files are missing."""
     from transformers import AutoModel, AutoTokenizer  # late: slow to import
     from transformers.utils import logging as library
@@ -146,8 +138,8 @@ def _read(source: str, **where: bool) -> tuple[Any, Any]:
     library.disable_progress_bar()
     library.set_verbosity_error()  # RoBERTa's file lacks what is above the last layer, and has what is not asked for
     try:
-        model, found = AutoModel.from_pretrained(source, output_loading_info=True, trust_remote_code=False, **where)
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
+        model, found = AutoModel.from_pretrained(source, output_loading_info=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except OSError:
         raise
     except Exception as error:  # whatever the library makes of a stranger's files
