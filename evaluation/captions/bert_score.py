@@ -9,6 +9,7 @@ ends at an empty caption, and leaves out the space before the first word, which 
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,15 +120,14 @@ def f_score(
 def load_language_model(name: str, *, offline: bool) -> tuple[Any, Any]:
     """Model (float32, evaluation mode, on the CPU) and tokenizer: of a folder, of the hub's cache, else fetched."""
     path = Path(name).expanduser()
-    is_folder = path.is_dir()
-    if not is_folder and name.startswith(("/", ".", "~")):
+    if not path.is_dir() and name.startswith(("/", ".", "~")):
         raise UserError(f"bert_model={name}: no such folder")
     try:
-        return _read(str(path)) if is_folder else cached_first(lambda: _read(name), offline=offline)
+        return _read(str(path)) if path.is_dir() else cached_first(partial(_read, name), offline=offline)
     except OSError as error:
-        if is_folder:
-            raise UserError(f"bert_model={name}: expected a model of transformers ({first_line(error)})") from error
-        raise UserError(f"bert_model={name}: {first_line(error, longest=400)}; or give a folder") from error
+        raise UserError(
+            f"bert_model={name}: expected the folder of a model, or one of the Hugging Face hub; {first_line(error, longest=400)}"
+        ) from error
 
 
 def _read(source: str) -> tuple[Any, Any]:
