@@ -69,10 +69,9 @@ def captions_of(captioner: Path | str, **options: Any) -> ExtractCaptions:
     return ExtractCaptions(captioner=str(captioner), **made, **options)
 
 
-def run(captioner: Path, out: Path, handlers: list[Any], **options: Any) -> int:
-    inputs = find_inputs(image_paths=str(PHOTO), video_paths=str(VIDEO))
-    extractor = captions_of(captioner, **options)
-    return extract(inputs=inputs, extractor=extractor, on_extraction=handlers, output_path=out)  # pyright: ignore
+def run(captioner: Path, out: Path, handlers: list[Any], *, overwrite: bool = False, **options: Any) -> int:
+    given = {"inputs": find_inputs(image_paths=str(PHOTO), video_paths=str(VIDEO)), "overwrite": overwrite}
+    return extract(**given, extractor=captions_of(captioner, **options), on_extraction=handlers, output_path=out)
 
 
 def test_captions_of_a_photo_and_a_video(captioner: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +125,10 @@ def test_a_second_run_has_nothing_to_do_and_another_way_to_decode_has(
     run(captioner, tmp_path, save, extraction_total=2)
     run(captioner, tmp_path, save, extraction_total=2)
     assert "2 skipped" in capsys.readouterr().err
-    run(captioner, tmp_path, save, extraction_total=2, decoding=Decoding("beam", beam_size=2))
+    other = {"extraction_total": 2, "decoding": Decoding("beam", beam_size=2)}
+    with pytest.raises(UserError, match=r"results of other settings .*decoding\.beam_size: 5 -> 2"):
+        run(captioner, tmp_path, save, **other)
+    run(captioner, tmp_path, save, overwrite=True, **other)
     assert "2 done" in capsys.readouterr().err
 
 
