@@ -84,8 +84,7 @@ def why_no_cuda() -> str:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:
         reason = first_line(error).partition(". ")[0].removesuffix(".")
-        other_build = "; make install TORCH_BACKEND=auto takes a PyTorch that fits the driver"
-        return reason + (other_build if "too old" in reason or "not compiled with CUDA" in reason else "")
+        return reason + ("; make install TORCH_BACKEND=auto takes an older build" if "too old" in reason else "")
     return "PyTorch gives no reason"
 
 

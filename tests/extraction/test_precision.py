@@ -96,7 +96,7 @@ def test_mistakes_are_named() -> None:
             RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Please update it."),
             "The NVIDIA driver on your system is too old (found version 11040); make install TORCH_BACKEND=auto",
         ),
-        (AssertionError("Torch not compiled with CUDA enabled"), "not compiled with CUDA enabled; make install TORCH"),
+        (AssertionError("Torch not compiled with CUDA enabled"), "(Torch not compiled with CUDA enabled), running on"),
         (RuntimeError("No CUDA GPUs are available"), "(No CUDA GPUs are available), running on the CPU"),
     ],
 )

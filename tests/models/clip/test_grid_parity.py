@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +19,9 @@ from tests.helpers.shared_data import PARITY
 pytestmark = pytest.mark.shared
 
 TOLERANCE = 1e-4  # of an array's largest value
+# Resized to 448 this one grows in width and shrinks in height; Pillow 13, with which the numbers were made, rounds that
+# otherwise than older versions do (up to 6 of 255 levels).
+ROUNDED_OTHERWISE = ["hubble_portrait.jpg"] if int(PIL.__version__.partition(".")[0]) < 13 else []
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,8 @@ def test_features(key: str) -> None:
     names = expected()["names_full" if case.what == "local" else "names"][: len(wanted)]
     values = features_of(case, names.tolist())
     assert (values.shape, values.dtype) == (wanted.shape, np.float32)
-    assert np.abs(values - wanted).max() <= TOLERANCE * np.abs(wanted).max()
+    comparable = ~np.isin(names, ROUNDED_OTHERWISE) if case.resolution == 448 else np.ones(len(names), dtype=bool)
+    assert np.abs(values - wanted)[comparable].max() <= TOLERANCE * np.abs(wanted).max()
 
 
 def test_every_array_is_compared() -> None:
