@@ -147,6 +147,7 @@ def _found(
     for one in given:
         if not isinstance(one, str | os.PathLike):
             raise UserError(f"{keys[0]}={one}: expected a path, or a list of paths")
+    for one in given:
         _refuse_mistyped(keys[0], os.fspath(one), suffixes)
     found = [each for one in given for each in _expand(os.fspath(one), suffixes, keys[0], kind)]
     if not found:
@@ -246,7 +247,14 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 def _refuse_mistyped(key: str, given: str, suffixes: frozenset[str]) -> None:
     """UserError for an argument that is not there and cannot be one file that happens to be missing."""
     path = given if os.path.lexists(given) else os.path.expanduser(given)
-    if os.path.lexists(path) or glob.has_magic(given) or not given.strip():
+    if glob.has_magic(given) or not given.strip():
+        return
+    try:
+        os.lstat(path)
+        return
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError):  # no name that a file can have: it costs itself alone
         return
     missing = path.rstrip("/")
     if Path(path).suffix.lower() in suffixes:
