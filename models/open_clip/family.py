@@ -16,7 +16,7 @@ from models.open_clip.place import CONFIGURATION, HUB, LOCAL, Place, find_place
 from models.open_clip.tokenizer import load_tokenizer, tokenizer_files, tokenizer_source
 from utils.errors import UserError, check_option, did_you_mean, first_line
 
-_ODD_FILES = (*NOT_FOUND, LookupError, AttributeError, TypeError, EOFError, PickleError)
+_ODD_FILES = (*NOT_FOUND, LookupError, AttributeError, TypeError, AssertionError, EOFError, PickleError)
 
 
 def load(
@@ -129,6 +129,7 @@ def _build(
 
     options: dict[str, Any] = {} if quick_gelu is None else {"quick_gelu": quick_gelu}
     level = logging.getLogger().level
+    logging.getLogger().setLevel(max(level, logging.WARNING))  # it tells its every step
     try:
         with warnings.catch_warnings(action="ignore"), cache_alone():
             model = open_clip.create_model(
