@@ -94,7 +94,7 @@ class NaFlexTower:
         sizes = torch.tensor(shapes, device=values.device)
         mask = (torch.arange(self.max_patches, device=values.device) < sizes.prod(dim=1, keepdim=True)).int()
         with autocast(self._vision, values.device):
-            return self._vision(pixel_values=values, pixel_attention_mask=mask, spatial_shapes=sizes), shapes
+            return self._vision(values, mask, sizes), shapes  # by place: the mask's name is another in older versions
 
     def _patches(self, picture: Float[Tensor, "3 h w"]) -> Float[Tensor, "n c"]:
         """Row by row, the colours of a pixel side by side."""

@@ -87,6 +87,13 @@ def write_openai_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(content))
 
 
+def processor_of(folder: Path, backend: str) -> Any:
+    """The library's own, "pil" or "torchvision"."""
+    newer = hasattr(transformers, "CLIPImageProcessorPil")
+    way: dict[str, Any] = {"backend": backend} if newer else {"use_fast": backend == "torchvision"}
+    return transformers.AutoImageProcessor.from_pretrained(folder, **way)
+
+
 def change(folder: Path, file: str, **values: Any) -> None:
     """Keys of a JSON file of the folder."""
     path = folder / file

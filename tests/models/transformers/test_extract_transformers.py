@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPModel
+from transformers import AutoModel, AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from extraction.encoder import Encoder
 from extraction.extractor import FeatureExtractor
 from extraction.zero_shot import TextPredictor
 from models.load import ModelChoice, extractor, load
 from tests.helpers.shared_data import ROOT
-from tests.helpers.tiny_transformers import KINDS, write_openai_tokenizer, write_transformers_model
+from tests.helpers.tiny_transformers import KINDS, processor_of, write_openai_tokenizer, write_transformers_model
 from utils.errors import UserError
 
 SAMPLE = ROOT / "sample"
@@ -35,7 +35,7 @@ def folder(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Path:
 def theirs(folder: Path) -> tuple[Any, dict[str, Any], Any]:
     """Model, what its processor makes of the photos, and its tokens: as the model's page says it is done."""
     own: Any = AutoModel.from_pretrained(folder).eval()
-    images = AutoImageProcessor.from_pretrained(folder, backend="pil")([Image.open(each) for each in PHOTOS])
+    images = processor_of(folder, "pil")([Image.open(each) for each in PHOTOS])
     padded = {"padding": "max_length", "max_length": own.config.text_config.max_position_embeddings}
     texts = AutoTokenizer.from_pretrained(folder)(TEXTS, return_tensors="pt", **padded)
     return own, {key: torch.as_tensor(np.array(value)) for key, value in images.items()}, texts
@@ -44,7 +44,7 @@ def theirs(folder: Path) -> tuple[Any, dict[str, Any], Any]:
 def test_the_numbers_are_the_librarys_own(folder: Path) -> None:
     own, images, texts = theirs(folder)
     with torch.no_grad():
-        vision, text = own.vision_model(**images), own.get_text_features(**texts)
+        vision, text = own.vision_model(*images.values()), own.get_text_features(**texts)
         logits = own(**images, **texts).logits_per_image.numpy()
         vectors = own.get_image_features(**images)
     vectors, text = (getattr(each, "pooler_output", each).numpy() for each in (vectors, text))  # older ones: tensors

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import AutoImageProcessor
 from transformers.models.siglip2.image_processing_siglip2 import get_image_size_for_max_num_patches
 
 from extraction.preprocess import normalize, preparation_for
 from models.load import ModelChoice, load
 from models.transformers.pictures import patch_grid
 from tests.helpers.shared_data import ROOT
-from tests.helpers.tiny_transformers import write_transformers_model
+from tests.helpers.tiny_transformers import processor_of, write_transformers_model
 from utils.errors import UserError
 
 PHOTO = ROOT / "sample" / "cat.jpg"
@@ -37,7 +36,7 @@ def visual_of(folder: Path) -> Any:
 def test_as_the_processor(folders: dict[str, Path], kind: str, mode: str) -> None:
     visual, image = visual_of(folders[kind]), picture(mode)
     for way, backend, most in (("exact", "pil", 1e-6), ("fast", "torchvision", 1e-6)):
-        own = AutoImageProcessor.from_pretrained(folders[kind], backend=backend)(image, return_tensors="np")
+        own = processor_of(folders[kind], backend)(image, return_tensors="pt")
         pixels = preparation_for(visual, way).image(image)  # pyright: ignore[reportArgumentType]
         found = normalize(pixels.unsqueeze(0), visual.mean, visual.std)[0]
         if kind == "naflex":
@@ -72,7 +71,7 @@ def test_a_patch_grid_is_the_librarys() -> None:
 def test_a_short_side_that_is_cut(tmp_path: Path) -> None:
     folder = write_transformers_model(tmp_path / "cut", size={"shortest_edge": 41}, resample=2)
     visual, image = visual_of(folder), picture("RGB")
-    own = AutoImageProcessor.from_pretrained(folder, backend="pil")(image, return_tensors="np")["pixel_values"][0]
+    own = processor_of(folder, "pil")(image, return_tensors="pt")["pixel_values"][0]
     exact = preparation_for(visual)
     found = normalize(exact.image(image).unsqueeze(0), visual.mean, visual.std)[0]
     np.testing.assert_allclose(found, own, atol=1e-6)
