@@ -126,7 +126,8 @@ def load_language_model(name: str, *, offline: bool) -> tuple[Any, Any]:
         return _read(str(path)) if path.is_dir() else cached_first(partial(_read, name), offline=offline)
     except OSError as error:
         raise UserError(
-            f"bert_model={name}: expected the folder of a model, or one of the Hugging Face hub; {first_line(error, longest=400)}"
+            f"bert_model={name}: expected the folder of a model, or one of the Hugging Face hub; "
+            f"{first_line(error, longest=400)}"
         ) from error
 
 
