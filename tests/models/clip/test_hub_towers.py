@@ -122,17 +122,9 @@ def test_distilbert_sizes_of_seed_1():
     assert tower.projection.projection.weight.shape == (256, 768)
 
 
-<<<<<<< HEAD
-def test_tokens_are_those_of_transformers(distilbert):
-    words = {word: index for index, word in enumerate(distilbert.vocabulary)}
-    official = DistilBertTokenizerFast(vocab=words)
-=======
 def test_tokens_are_those_of_transformers(distilbert, tmp_path):
-    from transformers import DistilBertTokenizerFast
-
     (tmp_path / "vocab.txt").write_text("\n".join(distilbert.vocabulary) + "\n", encoding="utf-8")
     official = DistilBertTokenizerFast.from_pretrained(str(tmp_path))
->>>>>>> clipapi
     texts = [*CAPTIONS, "", "Unseen words: zebra ☃", "UPPER café"]
     expected = official(texts, padding="max_length", max_length=20, return_tensors="pt")["input_ids"]
     assert torch.equal(distilbert.tokenize(texts), expected.int())
