@@ -20,6 +20,7 @@ from models.load import load
 from tests.helpers.configs import composed
 from tests.helpers.shared_data import PARITY, ROOT, SHARED
 from tests.helpers.tiny_open_clip import write_open_clip_model
+from tests.helpers.tiny_transformers import write_transformers_model
 from utils.command_line import CONFIGS, known_keys, option_names, prepare
 
 ROOMS = ("apps", "evaluation", "extraction", "media", "models", "pairs", "store", "training")
@@ -226,6 +227,8 @@ def test_every_option_of_extraction_builds(group: str, option: str, tiny: Path, 
     weights = [f"model_name={tiny}"]
     if option == "open_clip":
         weights = [f"model_name=local-dir:{write_open_clip_model(tmp_path / 'model')}"]
+    if option == "transformers":
+        weights = [f"model_name={write_transformers_model(tmp_path / 'model')}"]
     given = f"{key}=[{option}]" if key in LISTS else f"{key}={option}"
     config = composed("extract", given, *weights, "device=cpu", f"output_path={tmp_path}")
     built = instantiate(config[key], _convert_="all")

@@ -6,6 +6,7 @@ Nothing is downloaded, and no code that lies beside the weights is run.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from models.transformers.processor import read_processor
 from models.transformers.towers import NaFlexTower, PatchTower
 from utils.errors import UserError, check_count, did_you_mean, first_line
 
+OLDEST = "5.16"  # of the library: older ones give a CLIP folder another tokenizer, and NaFlex other arguments
 MODEL_TYPES = ("clip", "metaclip_2", "siglip", "siglip2")
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 _CONFIGURATIONS = (".json", ".txt", ".model")  # of model, processor and tokenizer
@@ -36,6 +38,7 @@ def load(
 
     `resolution` is in pixels, of square pictures; `max_patches` NaFlex's, of a picture.
     """
+    _check_library()
     folder = find_folder(model_name, download_root)
     with _quiet(), _told(model_name, folder):
         model, tokenizer = _build(folder)
@@ -57,6 +60,15 @@ def load(
         settings={"model_name": name, "model_type": model.config.model_type},
         licence=licence_beside(folder),
     )
+
+
+def _check_library() -> None:
+    found = version("transformers")
+    if tuple(map(int, found.split(".")[:2])) < tuple(map(int, OLDEST.split("."))):
+        raise UserError(
+            f"feature_type=transformers: expected the package transformers {OLDEST} or later, found {found}: "
+            "pip install --upgrade transformers"
+        )
 
 
 def find_folder(model_name: str, download_root: str | Path | None = None) -> Path:

@@ -222,7 +222,8 @@ def test_inputs_whose_disk_is_gone(images: Path, tmp_path: Path, monkeypatch: py
         run(images, tmp_path / "out", Pictures(on_item=lambda name: name == "05" and shutil.rmtree(images)))
     assert counts(tmp_path / "out")["failed"] == 10
     monkeypatch.undo()
-    assert run(images, tmp_path / "out") == 1
+    with pytest.raises(UserError, match="no file or folder"):
+        run(images, tmp_path / "out")
     assert half_written(tmp_path / "out") == []
 
 

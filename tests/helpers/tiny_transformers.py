@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+from models.transformers.family import OLDEST
 
 KINDS = ("clip", "metaclip_2", "siglip", "naflex")
 _CONFIGS = {"clip": "CLIP", "metaclip_2": "MetaClip2", "siglip": "Siglip", "naflex": "Siglip2"}
@@ -23,6 +26,7 @@ _WORDS = ["a cat and two dogs play on a beach", "the red umbrella", "abcdefghijk
 
 def write_transformers_model(folder: Path, kind: str = "clip", *, vision: Any = None, **processor: Any) -> Path:
     """Random weights; `vision` and `processor` replace sizes of the image side, and of what prepares its pictures."""
+    pytest.importorskip("transformers", minversion=OLDEST)
     tokenizer = _tokenizer(kind)
     tokenizer.save_pretrained(folder)
     width = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -73,7 +73,7 @@ def test_a_model_that_changed_under_its_name_is_never_skipped(
     inputs = (f"image_paths={PHOTO}", "on_extraction=save_numpy")
     assert "1 done" in run(*write(tmp_path, 0), *inputs, cwd=tmp_path).stderr
     assert "1 skipped" in run(*write(tmp_path, 0), *inputs, cwd=tmp_path).stderr
-    changed = run(*write(tmp_path, 1), *inputs, cwd=tmp_path).stderr
+    changed = run(*write(tmp_path, 1), *inputs, "overwrite=true", cwd=tmp_path).stderr
     assert "1 done" in changed
     assert "weights_sha256" in changed
 

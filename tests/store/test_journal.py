@@ -1,8 +1,6 @@
 """`flat=true`: files straight in `output_path`, with one `meta.jsonl` for all of them."""
 
 import json
-import os
-import signal
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
@@ -142,7 +140,7 @@ def test_killed_at_random_moments_beside_another_process(make: Make, tmp_path: P
             process.start()
         pair[0].join(random.uniform(0.01, 0.1))
         for process in pair:
-            os.kill(process.pid or 0, signal.SIGKILL)
+            process.kill()
             process.join()
         for name, _, record in Journal(out / JOURNAL).records():  # what has a line is there, whole
             assert record is not None

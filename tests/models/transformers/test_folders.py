@@ -123,3 +123,9 @@ def test_a_model_beside_another_processor(tmp_path: Path) -> None:
     change(folder, "preprocessor_config.json", patch_size=16)
     with pytest.raises(UserError, match="its processor has patches of 16 pixels, its model of 8"):
         loaded(folder)
+
+
+def test_an_old_library_is_told(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.transformers.family.version", lambda name: "4.57.1")
+    with pytest.raises(UserError, match=r"expected the package transformers 5\.16 or later, found 4\.57\.1: pip"):
+        load(ModelChoice(feature_type="transformers", model_name=str(folders["clip"])))
