@@ -226,6 +226,8 @@ def test_wrong_options_are_answered_in_one_line(tmp_path):
         ({"batch_size": 9}, "only 8 rows to train on"),
         ({"epochs": 0}, "epochs=0"),
         ({"text": partial(TEXT, embed_dim=8)}, "embed_dim"),
+        ({"text": partial(TEXT, heads=0)}, r"text: no tower of .*text\.heads=0, "),
+        ({"text": partial(TEXT, embed_dim="'")}, r"text: no tower of .*text\.embed_dim=': "),
     ):
         with pytest.raises(UserError, match=message):
             train(**arguments(tmp_path, **changed))

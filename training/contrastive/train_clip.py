@@ -1,6 +1,7 @@
 """Train a CLIP model: data, model, and the loop that all training jobs share (`training.fit`)."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -11,6 +12,9 @@ from training.contrastive.task import ContrastiveTask, Evaluator
 from training.distributed import process_group
 from training.fit import TrainingPlan, fit
 from training.recompute import recompute_blocks
+from utils.errors import UserError, first_line
+
+T = TypeVar("T")
 
 
 def train(
@@ -41,9 +45,20 @@ def train(
 
 def build_model(vision: Callable[[], CLIPImageTower], text: Callable[[], CLIPTextTower], source: PairSource) -> CLIP:
     """With initial (or pretrained) weights. A text tower without a vocabulary learns one."""
-    model = CLIP(vision(), text())
+    model = CLIP(_built("vision", vision), _built("text", text))
     learn = getattr(model.text, "learn_vocabulary", None)  # only towers that can be without one have it
     if learn is not None and not getattr(model.text, "vocabulary", None):
         learn(source.all_captions())
     model.initialize()
     return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+def _built(name: str, build: Callable[[], T]) -> T:
+    """UserError for sizes that make no tower."""
+    try:
+        return build()
+    except UserError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
+        given = ", ".join(f"{name}.{key}={value}" for key, value in getattr(build, "keywords", {}).items())
+        raise UserError(f"{name}: no tower of {given or 'these sizes'}: {first_line(error)}") from error
