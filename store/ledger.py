@@ -99,7 +99,7 @@ class Ledger:
 
     def summary(self) -> str:
         """One line: "312 done, 4 skipped, 1 failed (listed in output/ledger.jsonl)"."""
-        counts = ", ".join(f"{number} {status}" for status, number in self.counts.items()) or "nothing to do"
+        counts = ", ".join(f"{number} {status}" for status, number in self.counts.items()) or "nothing done"
         return f"{counts} (listed in {self._path})" if self._path and self.entries else counts
 
     def report(self) -> None:

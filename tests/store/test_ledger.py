@@ -62,7 +62,7 @@ def test_exit_status(statuses: list[Any], exit_status: int) -> None:
 def test_summary_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     ledger = Ledger(path, settings={})
-    assert ledger.summary() == "nothing to do"
+    assert ledger.summary() == "nothing done"
     for status in ("failed", "skipped", "done", "done", "skipped", "done"):
         ledger.add(item("x"), status)
     assert ledger.summary() == f"3 done, 2 skipped, 1 failed (listed in {path})"
