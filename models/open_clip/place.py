@@ -131,7 +131,7 @@ def _fetched(call: Callable[[], str], repository: str, cache: str | None, offlin
             download(repository, CARD, cache_dir=cache)
         return path
 
-    return cached_first(fetch, offline=offline)
+    return cached_first(fetch, offline=offline, cache=cache)
 
 
 def _licence(repository: str, cache: str | None) -> str | None:
